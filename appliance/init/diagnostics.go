@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"html/template"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkTime is how often the diagnostics ask whether they are over.
+const checkTime = 10 * time.Second
+
+// diagnose serves the diagnostics in the recorder's place, and pets, until
+// over says so or ctx is done.
+func (m *machine) diagnose(ctx context.Context, fault string, over func() bool) {
+	l, err := net.FileListener(m.listening)
+	if err != nil {
+		m.console.say("diagnostics: %v", err)
+	} else {
+		page := diagnostics{Fault: fault, Info: &m.info}
+		page.Crash = func() string {
+			if m.permFault != "" {
+				return ""
+			}
+			return lastCrash(crashFile)
+		}
+		page.Disk = func() string { return diskState(m.permFault) }
+		server := &http.Server{
+			Handler: page.handler(), ReadHeaderTimeout: 5 * time.Second,
+			ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+		}
+		go func() { _ = server.Serve(l) }()
+		// The socket stays open for the recorder: this closes a copy.
+		defer server.Close()
+		m.console.say("diagnostics are served: %s", fault)
+	}
+	alive := time.NewTicker(time.Second)
+	defer alive.Stop()
+	check := time.NewTicker(checkTime)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-alive.C:
+			m.lease.Renew(aliveLease)
+		case <-check.C:
+			if over() {
+				return
+			}
+		}
+	}
+}
+
+// diagnostics is the page of a machine that does not record. It takes no
+// orders: a person pulls the plug to have another try. Everybody on the network
+// sees it, so it tells nothing of what the recorder recorded.
+type diagnostics struct {
+	Fault string
+	Info  *bootInfo
+	Crash func() string
+	Disk  func() string
+}
+
+var diagnosticsPage = template.Must(template.New("").Parse(`<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Holdfast does not record</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}pre{overflow:auto;background:#eee;color:#000;padding:1rem}</style>
+<h1>This device does not record</h1>
+<p>{{.Fault}}</p>
+{{if .Info.SafeMode}}<p>It tries again by itself after an hour of running. To try at once, switch it off and on.</p>{{end}}
+<h2>Disk</h2><p>{{.DiskState}}</p>
+<h2>Resets</h2>
+{{with .Info.Resets}}<ul>{{range .}}<li>{{with .Time}}{{.}}: {{end}}{{.Reason}}</li>{{end}}</ul>{{else}}<p>None are known.</p>{{end}}
+<h2>Last crash</h2>{{with .LastCrash}}<pre>{{.}}</pre>{{else}}<p>None is known.</p>{{end}}
+<p>Holdfast {{.Info.Version}} on {{.Info.Board}}; watchdog: {{.Info.Watchdog}}</p>
+</html>
+`))
+
+// handler serves the page, and /healthz in the form that the recorder has.
+func (d diagnostics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, "not recording: %s\ndisk: %s\nwatchdog: %s\n", d.Fault, d.Disk(), d.Info.Watchdog)
+		for _, r := range d.Info.Resets {
+			fmt.Fprintf(w, "reset: %s %s\n", r.Time, r.Reason)
+		}
+	})
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = diagnosticsPage.Execute(w, struct {
+			diagnostics
+			DiskState, LastCrash string
+		}{d, d.Disk(), d.Crash()})
+	})
+	return mux
+}
+
+// diskState describes the data partition.
+func diskState(fault string) string {
+	if fault != "" {
+		return fault
+	}
+	var st unix.Statfs_t
+	if err := within(5*time.Second, func() error { return unix.Statfs(perm, &st) }); err != nil {
+		return "it does not answer: " + err.Error()
+	}
+	state := "mounted"
+	if st.Flags&unix.ST_RDONLY != 0 {
+		state = "read-only after an error"
+	}
+	size := uint64(st.Bsize)
+	return fmt.Sprintf("%s, %d of %d MiB free", state, st.Bavail*size>>20, st.Blocks*size>>20)
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"holdfast/nvr/record"
+	"holdfast/nvr/store"
+	"holdfast/nvr/web"
+	"holdfast/webui"
+)
+
+// options are those of a recorder, by flags or by the demo.
+type options struct {
+	data      string
+	http      string
+	anonymous string // "", "view" or "admin"
+	zone      string
+
+	// ready is called when the recorder listens; prepare before that, when
+	// the store is open.
+	prepare func(context.Context, *store.Store) error
+	ready   func(addr net.Addr)
+}
+
+// clockNotBefore is earlier than any recorder is that has this program. A clock
+// that shows less was not set since the machine started.
+var clockNotBefore = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (o *options) flags(fs *flag.FlagSet) {
+	fs.StringVar(&o.data, "data", o.data, "data `directory`; it is created")
+	fs.StringVar(&o.http, "http", o.http, "`address` to serve on, unless a supervisor passes a socket (LISTEN_FDS)")
+	fs.StringVar(&o.anonymous, "allow-anonymous", o.anonymous, "what anybody may do without signing in: `view|admin`")
+	fs.StringVar(&o.zone, "time-zone", o.zone, "time `zone` of days, for example Europe/Zurich (default: the machine's)")
+}
+
+func (o *options) check() error {
+	if o.data == "" {
+		return fmt.Errorf("%w: -data is missing: name the directory to record to", errUsage)
+	}
+	switch o.anonymous {
+	case "", "view", "admin":
+		return nil
+	}
+	return fmt.Errorf("%w: -allow-anonymous %q: it is view or admin", errUsage, o.anonymous)
+}
+
+func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o := options{http: "127.0.0.1:8080"}
+	fs := newFlags("nvr run")
+	o.flags(fs)
+	if _, err := parse(fs, args, stdout, ""); err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	o.ready = func(addr net.Addr) { fmt.Fprintf(stdout, "serving http://%s\n", addr) }
+	return run(ctx, o, slog.New(slog.NewTextHandler(stderr, nil)))
+}
+
+// memory is what the collector of garbage works towards: samples pass through
+// once, so a small heap costs little time.
+const (
+	memoryLimit    = 512 << 20
+	garbagePercent = 50
+)
+
+// Times to stop in: the whole has to be done in 5 s.
+const (
+	stopHTTP  = time.Second
+	stopStore = 3500 * time.Millisecond
+)
+
+// run is the recorder, from its start to its end:
+//
+//	store ─► web ─► records                 start
+//	web ─► records ─► store (drain, flush)  stop
+func run(ctx context.Context, o options, log *slog.Logger) error {
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(garbagePercent)
+
+	zone, err := time.LoadLocation(zoneName(o.zone))
+	if err != nil {
+		return fmt.Errorf("%w: time zone: %w", errUsage, err)
+	}
+	if err := refuseForeign(o.data); err != nil {
+		return err
+	}
+	listener, err := listen(o.http)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	box, err := machine(os.Getenv("HOLDFAST_BOOT"))
+	if err != nil {
+		log.Warn("the machine is not shown", "err", err)
+	}
+	notify := notifier(log)
+	opening, opened := context.WithCancel(ctx)
+	defer opened()
+	s, err := store.Open(ctx, store.Config{Dir: o.data, Log: log, TimeZone: zone, ClockNotBefore: clockNotBefore, Progress: starting(opening, notify)})
+	opened()
+	if err != nil && ctx.Err() != nil && !errors.Is(err, store.ErrPoisoned) {
+		log.Info("stopped while it started", "cause", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if o.prepare != nil {
+		if err := o.prepare(ctx, s); err != nil {
+			return errors.Join(err, closeStore(s))
+		}
+	}
+
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	handler := web.New(web.Config{Store: s, Log: log, Anonymous: o.anonymous, UI: webui.Handler(), Version: version(), Machine: box})
+	server := web.Server(ctx, handler, log)
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			fail(err)
+		}
+	})
+	work.Go(func() {
+		(&record.Recorder{Store: s, Log: log}).Serve(ctx, "recorder stopped")
+	})
+	if interval := watchdogInterval(log); interval > 0 {
+		work.Go(func() { watchdog(ctx, interval, s.Healthy, notify, log) })
+	}
+	notify(daemon.SdNotifyReady)
+	log.Info("started", "data", o.data, "http", listener.Addr(), "cameras", len(s.Cameras()), "version", version())
+	if o.ready != nil {
+		o.ready(listener.Addr())
+	}
+
+	select {
+	case <-ctx.Done():
+	case err := <-s.Fatal():
+		// Nothing is closed: closing the database would write to it.
+		log.Error("stopping at once", "err", err)
+		return err
+	}
+	notify(daemon.SdNotifyStopping)
+	log.Info("stopping")
+	err = context.Cause(ctx)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	stop, cancel := context.WithTimeout(context.Background(), stopHTTP)
+	defer cancel()
+	if server.Shutdown(stop) != nil {
+		server.Close() // viewers of long files would go on for ever
+	}
+	work.Wait()
+	err = errors.Join(err, closeStore(s))
+	log.Info("stopped")
+	return err
+}
+
+// refuseForeign returns an error when a directory is not empty and was never
+// the data directory of a recorder: most likely its name is a mistake. An empty
+// disk holds lost+found.
+func refuseForeign(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	foreign := ""
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "db":
+			return nil
+		case name == "lost+found", name == "sample", strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
+		case foreign == "":
+			foreign = name
+		}
+	}
+	if foreign != "" {
+		return fmt.Errorf("data directory %s: it holds %s and no database of a recorder: name an empty or a new one with -data", dir, foreign)
+	}
+	return nil
+}
+
+func closeStore(s *store.Store) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopStore)
+	defer cancel()
+	return s.Close(ctx)
+}
+
+// zoneName is the name of the time zone: the one asked for, else that of the
+// machine. Package time knows the machine's zone only as "Local", which says
+// nothing to a browser.
+func zoneName(asked string) string {
+	if asked != "" {
+		return asked
+	}
+	if tz := os.Getenv("TZ"); tz != "" {
+		return strings.TrimPrefix(tz, ":")
+	}
+	if link, err := os.Readlink("/etc/localtime"); err == nil {
+		if _, name, ok := strings.Cut(link, "zoneinfo/"); ok {
+			return name
+		}
+	}
+	return "UTC"
+}

@@ -1,0 +1,124 @@
+package db
+
+import (
+	"math/rand/v2"
+	"os"
+	"testing"
+
+	"holdfast/nvr/media"
+)
+
+// fill adds minutes of recordings to each of the streams, with indexes of
+// the sizes a 1080p30 camera makes.
+func (h *house) fill(minutes int32, streams ...Stream) {
+	r := rand.New(rand.NewPCG(1, 2))
+	index := make([]byte, 6038)
+	for i := range index {
+		index[i] = byte(r.Uint32())
+	}
+	const step = 500
+	for from := int32(0); from < minutes; from += step {
+		for _, s := range streams {
+			b := h.batch(s, from, min(from+step, minutes))
+			for i := range b.Add {
+				a := &b.Add[i]
+				a.FileBytes = 30e6 + r.Int64N(1e6)
+				a.FSBytes = (a.FileBytes + 4095) &^ 4095
+				a.VideoBytes, a.MediaDelta = a.FileBytes-20e3, media.Duration(r.Int64N(5400)-2700)
+				a.Playback = Playback{Video: index, Fragments: index[:182]}
+				a.AudioEntry, a.AudioSamples, a.AudioBytes = 0, 0, 0
+			}
+			h.must(h.Flush(h.t.Context(), b))
+		}
+	}
+}
+
+func (h *house) fileSize() int64 {
+	h.must(h.Close())
+	fi, err := os.Stat(h.path)
+	h.must(err)
+	h.DB = nil
+	h.reopen()
+	return fi.Size()
+}
+
+// The promise is < 10 ms for a month (43,200 recordings) of one stream.
+func BenchmarkMonthOfAStream(b *testing.B) {
+	h := newHouse(b)
+	const month = 30 * 24 * 60
+	h.fill(month+month/8, h.main, h.sub) // 97,200 rows
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		h.must(h.Recordings(b.Context(), h.main.ID, testEpoch, testEpoch.Add(month*media.Minute), func(*Recording) error { n++; return nil }))
+		if n != month {
+			b.Fatalf("%d recordings, expected %d", n, month)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/month, "ns/recording")
+}
+
+func BenchmarkOpen(b *testing.B) {
+	h := newHouse(b)
+	h.fill(50_000, h.main, h.sub)
+	for b.Loop() {
+		h.reopen()
+		h.state()
+		for _, s := range []Stream{h.main, h.sub} {
+			if _, _, ok, err := h.Range(b.Context(), s.ID); err != nil || !ok {
+				b.Fatal(ok, err)
+			}
+		}
+	}
+}
+
+// One flush of 16 streams: each adds a recording and deletes one.
+func BenchmarkFlush(b *testing.B) {
+	h := newHouse(b)
+	streams := []Stream{h.main, h.sub}
+	for _, name := range []string{"b", "c", "d", "e", "f", "g", "h"} {
+		streams = append(streams, h.addCamera(name).Streams...)
+	}
+	h.fill(200, streams...)
+	no := int32(200)
+	for b.Loop() {
+		batch := &Batch{OpenID: h.open.ID, Collected: h.state().Garbage}
+		for _, s := range streams {
+			r := h.recording(s, no)
+			r.Playback = Playback{Video: make([]byte, 6038), Audio: make([]byte, 6000), Fragments: make([]byte, 182)}
+			batch.Add = append(batch.Add, r)
+			batch.Delete = append(batch.Delete, CompositeID(s.ID, no-200))
+			batch.Streams = append(batch.Streams, StreamUpdate{ID: s.ID, NextNo: no + 1})
+		}
+		h.must(h.Flush(b.Context(), batch))
+		no++
+	}
+}
+
+func BenchmarkDeleteCamera(b *testing.B) {
+	for b.Loop() {
+		b.StopTimer()
+		h := newHouse(b)
+		h.fill(50_000, h.main, h.sub)
+		b.StartTimer()
+		h.must(h.ApplyConfig(b.Context(), &Change{DeleteCameras: []int32{h.front.ID}}))
+	}
+}
+
+// The promise is <= 3.6 bytes of index for each frame of a 1080p30 camera
+// (1,800 a recording, with video index and fragment index as fill makes them).
+// The file is larger: what is left over of a page by one index is seldom
+// filled by the next.
+func BenchmarkIndexSize(b *testing.B) {
+	const minutes, frames = 2000, 1800
+	for b.Loop() {
+		h := newHouse(b)
+		empty := h.fileSize()
+		h.fill(minutes, h.main, h.sub)
+		full := h.fileSize()
+		p, err := h.Playback(b.Context(), CompositeID(h.main.ID, 7))
+		h.must(err)
+		b.ReportMetric(float64(len(p.Video)+len(p.Fragments))/frames, "index-bytes/frame")
+		b.ReportMetric(float64(full-empty)/(2*minutes*frames), "file-bytes/frame")
+	}
+}

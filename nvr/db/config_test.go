@@ -1,0 +1,176 @@
+package db
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestStreamIDsNeverComeBack(t *testing.T) {
+	h := newHouse(t)
+	last := h.sub.ID
+	for range 3 {
+		h.must(h.ApplyConfig(t.Context(), &Change{DeleteCameras: []int32{h.front.ID}}))
+		h.reopen()
+		c := h.addCamera("front")
+		if c.Streams[0].ID <= last || c.Camera.ID <= h.front.ID {
+			t.Fatalf("camera %d with stream %d after camera %d with stream %d", c.Camera.ID, c.Streams[0].ID, h.front.ID, last)
+		}
+		h.front, last = c.Camera, c.Streams[1].ID
+	}
+	// Nor does the id of a stream that was last when it was deleted alone.
+	h.must(h.ApplyConfig(t.Context(), &Change{DeleteStreams: []int32{last}}))
+	c := &Change{Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{{Type: "sub", DirID: 1}}}}}
+	h.must(h.ApplyConfig(t.Context(), c))
+	if got := c.Cameras[0].Streams[0].ID; got <= last {
+		t.Errorf("stream %d after stream %d", got, last)
+	}
+}
+
+func TestDeletedCameraLeavesGarbage(t *testing.T) {
+	h := newHouse(t)
+	h.add(h.main, 0, 3)
+	h.add(h.sub, 0, 2)
+	other := h.addCamera("other")
+	h.add(other.Streams[0], 0, 1)
+	unborn := Garbage{h.main.DirID, CompositeID(h.main.ID, 3)} // a file without a row
+	h.must(h.ApplyConfig(t.Context(), &Change{DeleteCameras: []int32{h.front.ID}, Garbage: []Garbage{unborn}}))
+
+	want := []Garbage{
+		{h.main.DirID, CompositeID(h.main.ID, 0)}, {h.main.DirID, CompositeID(h.main.ID, 1)}, {h.main.DirID, CompositeID(h.main.ID, 2)}, unborn,
+		{h.sub.DirID, CompositeID(h.sub.ID, 0)}, {h.sub.DirID, CompositeID(h.sub.ID, 1)},
+	}
+	s := h.state()
+	if diff := cmp.Diff(want, s.Garbage); diff != "" {
+		t.Error(diff)
+	}
+	if len(s.Cameras) != 1 || s.Cameras[0].Name != "other" || len(s.Streams) != 2 {
+		t.Errorf("cameras %v, streams %v", s.Cameras, s.Streams)
+	}
+	if diff := cmp.Diff([]int32{0}, h.numbers(other.Streams[0])); diff != "" {
+		t.Error(diff)
+	}
+	h.sane()
+	r := h.recording(h.main, 4)
+	if err := h.Check(&r); !errors.Is(err, ErrNotFound) {
+		t.Errorf("check of a recording of a deleted stream: got %v, expected %v", err, ErrNotFound)
+	}
+	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Collected: want}))
+	if got := h.state().Garbage; len(got) != 0 {
+		t.Errorf("garbage %v", got)
+	}
+}
+
+func TestConfigurationReadsBack(t *testing.T) {
+	h := newHouse(t)
+	h.add(h.main, 0, 2)
+	before := h.state().Streams[0]
+	change := before
+	change.URL, change.Username, change.Password, change.Transport = "rtsp://other/", "u", "p", "udp"
+	change.Record, change.RetainBytes, change.FlushIfSec, change.DirID = false, 7, 8, h.dirs[1].ID
+	change.RetainDays, change.OwedFrom = 30, testEpoch
+	camera := h.front
+	camera.Name, camera.Description, camera.UUID = "back", "yard", ""
+	c := &Change{Cameras: []CameraChange{{Camera: camera, Streams: []Stream{change, {Type: "ext", DirID: h.dirs[0].ID}}}}}
+	c.Cameras[0].Streams[0].NextNo, c.Cameras[0].Streams[0].Bytes = 99, 99 // ignored
+	h.must(h.ApplyConfig(t.Context(), c))
+	camera.UUID = h.front.UUID
+	for range 2 {
+		s := h.state()
+		if diff := cmp.Diff([]Camera{camera}, s.Cameras); diff != "" {
+			t.Error(diff)
+		}
+		ext := Stream{ID: c.Cameras[0].Streams[1].ID, CameraID: camera.ID, DirID: h.dirs[0].ID, Type: "ext", Transport: "tcp"}
+		if diff := cmp.Diff([]Stream{change, s.Streams[1], ext}, s.Streams); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(h.dirs, s.Dirs); diff != "" {
+			t.Error(diff)
+		}
+		h.reopen()
+	}
+	r := h.recording(h.main, 0)
+	if err := h.Check(&r); err == nil || !strings.Contains(err.Error(), "of back main: number 0 is already committed, the next is 2") {
+		t.Errorf("errors know the camera by its old name: %v", err)
+	}
+}
+
+func TestRefusedChangeLeavesNothing(t *testing.T) {
+	h := newHouse(t)
+	h.add(h.main, 0, 2)
+	other := h.addCamera("other")
+	dir := h.dirs[0].ID
+	streams := func(s ...Stream) []CameraChange {
+		return []CameraChange{{Camera: Camera{Name: "new"}, Streams: s}}
+	}
+	for name, c := range map[string]struct {
+		change Change
+		is     error
+		want   string
+	}{
+		"name taken":              {Change{Cameras: []CameraChange{{Camera: Camera{Name: "new"}}, {Camera: Camera{Name: "front"}}}}, ErrExists, `insert camera "front": it exists already`},
+		"name taken by a rename":  {Change{Cameras: []CameraChange{{Camera: Camera{ID: h.front.ID, Name: "other"}}}}, ErrExists, `update camera "other": it exists already`},
+		"uuid taken":              {Change{Cameras: []CameraChange{{Camera: Camera{Name: "new", UUID: h.front.UUID}}}}, ErrExists, `insert camera "new": it exists already`},
+		"no uuid":                 {Change{Cameras: []CameraChange{{Camera: Camera{Name: "new", UUID: "x"}}}}, nil, `uuid "x"`},
+		"no name":                 {Change{Cameras: []CameraChange{{}}}, nil, "empty name"},
+		"no camera":               {Change{Cameras: []CameraChange{{Camera: Camera{ID: 99, Name: "new"}}}}, ErrNotFound, "camera 99: not found"},
+		"type twice":              {Change{Cameras: streams(Stream{Type: "main", DirID: dir}, Stream{Type: "main", DirID: dir})}, ErrExists, `insert camera "new": stream main: it exists already`},
+		"type of a stream":        {Change{Cameras: streams(Stream{Type: "third", DirID: dir})}, nil, `stream third: its type is not main, sub or ext`},
+		"type changed":            {Change{Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{{ID: h.main.ID, Type: "ext", DirID: dir}}}}}, nil, `stream main: it cannot become "ext"`},
+		"stream of another":       {Change{Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{{ID: other.Streams[0].ID, Type: "main", DirID: dir}}}}}, ErrNotFound, "stream 3: not found"},
+		"no stream":               {Change{Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{{ID: 99, Type: "main", DirID: dir}}}}}, ErrNotFound, "stream 99: not found"},
+		"no directory":            {Change{Cameras: streams(Stream{Type: "main", DirID: 99})}, ErrNotFound, `stream main: sample directory 99: not found`},
+		"transport":               {Change{Cameras: streams(Stream{Type: "main", DirID: dir, Transport: "tls"})}, nil, `transport "tls" is not tcp or udp`},
+		"no url":                  {Change{Cameras: streams(Stream{Type: "main", DirID: dir, Record: true})}, nil, "it is to be recorded and has no url"},
+		"negative days":           {Change{Cameras: streams(Stream{Type: "main", DirID: dir, RetainDays: -1})}, nil, "retain -1 days"},
+		"too many days":           {Change{Cameras: streams(Stream{Type: "main", DirID: dir, RetainDays: 36501})}, nil, "retain 36501 days"},
+		"owed from before time":   {Change{Cameras: streams(Stream{Type: "main", DirID: dir, OwedFrom: -1})}, nil, "owed from -1"},
+		"negative limit":          {Change{Cameras: streams(Stream{Type: "main", DirID: dir, RetainBytes: -1})}, nil, "retain -1 bytes"},
+		"negative flush":          {Change{Cameras: streams(Stream{Type: "main", DirID: dir, FlushIfSec: -1})}, nil, "flush after -1 seconds"},
+		"path taken":              {Change{Dirs: []Dir{{Path: "/disk3"}, {Path: "/disk1"}}}, ErrExists, "insert sample directory /disk1: it exists already"},
+		"no path":                 {Change{Dirs: []Dir{{}}}, nil, "empty path"},
+		"directory with an open":  {Change{Dirs: []Dir{{Path: "/disk3", LastCompleteOpen: 99}}}, nil, "it names open 99"},
+		"delete no camera":        {Change{DeleteCameras: []int32{h.front.ID, 99}}, ErrNotFound, "delete camera 99: not found"},
+		"delete a camera twice":   {Change{DeleteCameras: []int32{h.front.ID, h.front.ID}}, ErrNotFound, "delete camera 1: not found"},
+		"delete no stream":        {Change{DeleteStreams: []int32{99}}, ErrNotFound, "delete stream 99: not found"},
+		"update of what goes":     {Change{DeleteCameras: []int32{h.front.ID}, Cameras: []CameraChange{{Camera: h.front}}}, ErrNotFound, "camera 1: not found"},
+		"update of a stream gone": {Change{DeleteStreams: []int32{h.main.ID}, Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{h.main}}}}, ErrNotFound, "stream 1: not found"},
+		"garbage of no directory": {Change{Garbage: []Garbage{{99, 1}}}, ErrNotFound, "sample directory 99: not found"},
+		"garbage of a recording":  {Change{Garbage: []Garbage{{h.main.DirID, CompositeID(h.main.ID, 1)}}}, nil, "discard recording 1/1 of front main: it is committed"},
+		"garbage to come":         {Change{Garbage: []Garbage{{h.main.DirID, CompositeID(h.main.ID, 2)}}}, nil, "the stream's next recording is not set beyond 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := h.dump()
+			given := c.change.clone()
+			err := h.ApplyConfig(t.Context(), &given)
+			if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, expected %v …%s…", err, c.is, c.want)
+			}
+			if sqliteCode(err) == codeConstraint|3<<8 {
+				t.Errorf("a foreign key was violated: %v", err)
+			}
+			if diff := cmp.Diff(before, h.dump()); diff != "" {
+				t.Errorf("the database changed: %s", diff)
+			}
+			if diff := cmp.Diff(c.change, given); diff != "" {
+				t.Errorf("the change of the caller was half filled in: %s", diff)
+			}
+		})
+	}
+	h.add(h.main, 2, 3)
+	h.must(h.ApplyConfig(t.Context(), &Change{ // all at once, reusing what goes
+		DeleteStreams: []int32{other.Streams[0].ID}, DeleteCameras: []int32{h.front.ID},
+		Cameras: []CameraChange{{Camera: Camera{Name: "front"}, Streams: []Stream{{Type: "main", DirID: dir}}}},
+	}))
+	names := []string{}
+	for _, c := range h.state().Cameras {
+		names = append(names, c.Name)
+	}
+	if !slices.Equal(names, []string{"front", "other"}) {
+		t.Errorf("cameras %v", names)
+	}
+	h.sane()
+}

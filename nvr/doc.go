@@ -1,0 +1,34 @@
+// Package nvr is the map of the recorder. It holds no code, only the tests that
+// keep the house rules (house_test.go), the import arrows below among them.
+//
+// The way of the data, once through and no way back:
+//
+//	RTP packet ─► access unit ─► ring, index ─► fragment ─► sample file ─► flush ─► virtual MP4 ─► browser
+//	 gortsplib     camera         store          mp4         sampledir      db       mp4            web
+//
+// Who may import whom:
+//
+//	cmd/nvr ─► web ─► mp4 ─► media            record ─► camera ─► media
+//	             ├─► access ─► db                └────► store
+//	             ├─► webui          store ─► db, mp4, media, internal/sampledir
+//	             └─► store
+//
+// What stands where:
+//
+//	design/               the words, the rules of storage and time, the API: beside what they bind
+//	cmd/nvr/              the process: flags and wiring
+//	media/                the nouns: access unit, sample entry, time in 90 kHz, the sample index codec
+//	mp4/                  bytes of MP4: init segment, fragment, virtual file, fragment reader
+//	camera/               one RTSP session, and each vendor's quirks
+//	camera/cameratest/    the emulated camera
+//	record/               keeps one stream recording: play, begin and end runs, back off
+//	store/                streams, runs, recordings, retention, flush, recovery; owner of every invariant
+//	store/internal/sampledir/  one sample directory: create, append, sync, unlink, list
+//	db/                   the SQLite file, and the only SQL
+//	db/dbtest/            faults of the disk under SQLite, for tests
+//	web/                  HTTP: translates, decides nothing
+//
+// A package stands here when one sentence without "and then" says what it is
+// for. The machine around the recorder is not here but in appliance; the two
+// never import each other.
+package nvr

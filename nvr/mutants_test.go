@@ -1,0 +1,516 @@
+package nvr_test
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"text/tabwriter"
+)
+
+// The proof of storage.md can fail: each mutant breaks one rule in one place,
+// and the test named beside it has to see that.
+
+var runMutants = flag.Bool("mutants", false, "run the tests of storage against mutants of it; takes minutes")
+
+type mutant struct {
+	breaks   string
+	file     string // from the repository's root
+	old, new string // old stands there once
+	test     string
+	in       string // the package of test; "": that of file
+}
+
+const powerCut = "TestPowerCutCostsNothingDurable/at_every_moment/"
+
+var mutants = []mutant{{
+	breaks: "no sync of files",
+	file:   "nvr/store/directory.go",
+	old:    "for i, err := range d.dir.SyncFiles(files) {",
+	new:    "for i, err := range make([]error, len(files)) {",
+	test:   powerCut + "record",
+}, {
+	breaks: "no sync of the directory after a create",
+	file:   "nvr/store/directory.go",
+	old:    "\tif entries {\n",
+	new:    "\tif entries = false; entries {\n",
+	test:   powerCut + "record",
+}, {
+	breaks: "commit before sync",
+	file:   "nvr/store/flush.go",
+	old:    "if !rec.settled {",
+	new:    "if !rec.sealed {",
+	test:   powerCut + "flush",
+}, {
+	breaks: "a blind second sync of a file",
+	file:   "nvr/store/directory.go",
+	old:    "\t\tw := dirty[i]\n\t\tif err != nil {",
+	new:    "\t\tw := dirty[i]\n\t\tif err != nil && files[i].Sync() != nil {",
+	test:   powerCut + "file_that_does_not_sync",
+}, {
+	breaks: "what did not sync is not written again",
+	file:   "nvr/store/rewrite.go",
+	old:    "\tfrom, ok := rec.goesOn()\n",
+	new:    "\tfrom, ok := rec.goesOn()\n\tok = false\n",
+	test:   "TestFailedSyncLosesNothing",
+}, {
+	breaks: "what was written again is adopted twice",
+	file:   "nvr/store/rewrite.go",
+	old:    "if w == nil || len(rec.taken) == 0 {",
+	new:    "if w == nil || len(rec.taken) >= 0 {",
+	test:   powerCut + "file_that_does_not_sync",
+}, {
+	breaks: "a file that did not sync is cut before there is another",
+	file:   "nvr/store/rewrite.go",
+	old:    "\tif old.created {\n",
+	new:    "\tif old.created = old.created; false {\n",
+	test:   powerCut + "file_that_does_not_sync",
+}, {
+	breaks: "what follows a file that did not sync stays in front of what is written again",
+	file:   "nvr/store/rewrite.go",
+	old:    "\t\trecent = append(recent, m.move(r, place{}))\n",
+	new:    "\t\trecent = append(recent, r)\n",
+	test:   powerCut + "file_that_does_not_sync",
+}, {
+	breaks: "what is to be written again counts as written when memory is full",
+	file:   "nvr/store/stream.go",
+	old:    "if !rec.created && n == 0 {",
+	new:    "if !rec.created {",
+	test:   "TestWhatWasDurableWaitsForItsFile",
+}, {
+	breaks: "what is written again closes the gap behind it",
+	file:   "nvr/store/rewrite.go",
+	old:    "if old.follows && old.start == m.ended {",
+	new:    "if m.ended = old.start; old.follows && old.start == m.ended {",
+	test:   "TestWhatIsWrittenAgainMovesNothingBehindAGap",
+}, {
+	breaks: "a run that is read anew takes the next one with it",
+	file:   "nvr/store/rewrite.go",
+	old:    "if old.run != m.behind.run {",
+	new:    "if old.run == nil {",
+	test:   "TestClockOfTheNextRunIsNotReadAnew",
+}, {
+	breaks: "a file that did not sync and moved is left for the next start",
+	file:   "nvr/store/directory.go",
+	old:    "d.cutOff(rec, 0)",
+	new:    "d.close(rec.id())",
+	test:   "TestFileThatMovedIsNotSyncedByTheNextStart",
+}, {
+	breaks: "a number without a file counts as a file",
+	file:   "nvr/store/directory.go",
+	old:    "\tfor _, w := range there {\n",
+	new:    "\tfor _, w := range written {\n",
+	test:   "TestFileBehindNumbersWithoutFilesIsFound",
+}, {
+	breaks: "a file that is not tried may exist",
+	file:   "nvr/store/directory.go",
+	old:    "\t\t\trec.inWork = len(rec.taken)\n",
+	new:    "\t\t\trec.created, rec.inWork = true, len(rec.taken)\n",
+	test:   "TestNumbersWithoutFilesHoldUpNoStream",
+}, {
+	breaks: "a stream that is switched on owes nothing of before",
+	file:   "nvr/store/gap.go",
+	old:    "l.owedUntil > l.until {",
+	new:    "l.owedUntil < 0 {",
+	test:   "TestSwitchedOffBeforeItIsCommitted",
+}, {
+	breaks: "a group of pictures is forgotten when its beginning is durable",
+	file:   "nvr/store/rewrite.go",
+	old:    "\tfrom, cost := rec.durable, int64(0)\n\tfor i := rec.durable - 1;",
+	new:    "\tfrom, cost := rec.durable, int64(0)\n\tfor i := -1;",
+	test:   "TestFailedSyncLosesNothing",
+}, {
+	breaks: "a disk that comes back is not asked whose it is",
+	file:   "nvr/store/absent.go",
+	old:    "\tif err := d.isOurs(disk); err != nil {\n",
+	new:    "\tif err := error(nil); err != nil {\n",
+	test:   "TestAnotherDiskThatComesBackIsNotWrittenTo",
+}, {
+	breaks: "a directory is not opened anew",
+	file:   "nvr/store/directory.go",
+	old:    "\t\terr = d.prove()\n",
+	new:    "\t\terr = nil\n",
+	test:   "TestDiskThatGoesAndComesBack",
+}, {
+	breaks: "a directory missing at the start is not tried again",
+	file:   "nvr/store/absent.go",
+	old:    "\t\t\t\td.arrive(ctx)\n",
+	new:    "",
+	test:   "TestDirectoryMissingAtTheStartIsUsedWhenItComes",
+}, {
+	breaks: "a second sync of the directory",
+	file:   "nvr/store/directory.go",
+	old:    "if err := d.dir.Sync(); err != nil {\n\t\t\td.store.poison(err)\n\t\t\treturn err\n\t\t}\n\t}\n\tfor _, w := range there {",
+	new:    "if err := d.dir.Sync(); err != nil && d.dir.Sync() != nil {\n\t\t\td.store.poison(err)\n\t\t\treturn err\n\t\t}\n\t}\n\tfor _, w := range there {",
+	test:   "TestEveryOperationFails/of/dirsync/input/output_error/once",
+}, {
+	breaks: "collection before commit",
+	file:   "nvr/store/flush.go",
+	old:    "\t\tsh.delSum.add(r)\n",
+	new:    "\t\tsh.delSum.add(r)\n\t\tst.dir.dir.Unlink(r.ID)\n",
+	test:   powerCut + "retention",
+}, {
+	breaks: "a garbage row goes before the unlink is durable",
+	file:   "nvr/store/directory.go",
+	old:    "\tif len(done) > 0 {\n",
+	new:    "\tif len(done) < 0 {\n",
+	test:   powerCut + "retention",
+}, {
+	breaks: "unflushed bytes count as zero",
+	file:   "nvr/store/flush.go",
+	old:    "over := st.fsBytes + sh.addSum.fsBytes - st.cfg.RetainBytes",
+	new:    "over := st.fsBytes - st.cfg.RetainBytes",
+	test:   powerCut + "retention",
+}, {
+	breaks: "one recording too many is deleted",
+	file:   "nvr/store/flush.go",
+	old:    "if over <= 0 && !tooOld || len(sh.del) >= mostDeletions {",
+	new:    "if over < 0 && !tooOld || len(sh.del) >= mostDeletions {",
+	test:   powerCut + "retention",
+}, {
+	breaks: "five minutes to the unit are taken",
+	file:   "nvr/store/run.go",
+	old:    "case rec.video.Duration+d >= int64(media.MaxRecording):",
+	new:    "case rec.video.Duration+d > int64(media.MaxRecording):",
+	test:   "TestRecordingIsRefusedAtFiveMinutes",
+}, {
+	breaks: "an adopted file is not synced",
+	file:   "nvr/store/adopt.go",
+	old:    "if err := f.Sync(); err != nil {",
+	new:    "if err := error(nil); err != nil {",
+	test:   powerCut + "killed,_and_the_camera_comes_back",
+}, {
+	breaks: "an adopted file's entry is not synced",
+	file:   "nvr/store/adopt.go",
+	old:    "if err := d.dir.Sync(); err != nil {",
+	new:    "if err := error(nil); err != nil {",
+	test:   powerCut + "killed,_and_the_camera_comes_back",
+}, {
+	breaks: "an adopted file keeps its torn end",
+	file:   "nvr/store/adopt.go",
+	old:    "if rec.cutBytes > 0 {",
+	new:    "if rec.cutBytes < 0 {",
+	test:   powerCut + "record",
+}, {
+	breaks: "blocks of another recording stop the stream",
+	file:   "nvr/store/adopt.go",
+	old:    "return a.DatabaseUUID == s.db.UUID() && a.ID() != rec.id()",
+	new:    "return a.DatabaseUUID == s.db.UUID() && a.ID() != rec.id() && false",
+	test:   "TestFileOfOldBlocksIsGarbage",
+}, {
+	breaks: "a run with a hole stays one",
+	file:   "nvr/store/adopt.go",
+	old:    "before != st.cumMedia ||",
+	new:    "before < 0 ||",
+	test:   "TestRunWithAHoleIsTwoRuns",
+}, {
+	breaks: "a file keeps what fell out of memory",
+	file:   "nvr/store/directory.go",
+	old:    "if w.last && f.written > w.size {",
+	new:    "if w.last && f.written < w.size {",
+	test:   "TestFileIsAsLongAsItsRowSays",
+}, {
+	breaks: "the media before a recording counts what was lost",
+	file:   "nvr/store/stream.go",
+	old:    "\t\tr.prevMedia -= lost\n",
+	new:    "",
+	test:   powerCut + "memory_full_over_a_rotation",
+}, {
+	breaks: "what fell out of memory splits no run",
+	file:   "nvr/store/stream.go",
+	old:    "st.shorten(rec, n, reasonSlowDisk)",
+	new:    "rec.cut(n)\n\t\trec.end(reasonSlowDisk)",
+	test:   powerCut + "memory_full_over_a_rotation",
+}, {
+	breaks: "an unlink that fails is given up",
+	file:   "nvr/store/directory.go",
+	old:    "left, failed = append(left, id), err",
+	new:    "failed = err",
+	test:   "TestEveryOperationFails/of/unlink/input/output_error/once",
+}, {
+	breaks: "a clock that is set moves each stream in a transaction of its own",
+	file:   "nvr/store/clock.go",
+	old:    "	return m.Streams, s.db.Move(ctx, m)\n",
+	new: "	for i := range streams {\n\t\tif err := s.db.Move(ctx, &db.Move{Opens: opens, Streams: m.Streams[i : i+1]}); err != nil {\n" +
+		"\t\t\treturn nil, err\n\t\t}\n\t}\n\treturn m.Streams, nil\n",
+	test: powerCut + "clock_that_is_set",
+}, {
+	breaks: "what is adopted stays at the clock of its file",
+	file:   "nvr/store/adopt.go",
+	old:    "	rec.start, rec.localStart = rec.start.Add(by), rec.localStart.Add(by)\n",
+	new:    "	_ = by\n",
+	test:   powerCut + "clock_that_is_set",
+}, {
+	breaks: "files go on with the new clock under the start of the old",
+	file:   "nvr/store/recording.go",
+	old:    "max(1, rec.start.Add(-rec.movedBy))",
+	new:    "rec.start",
+	test:   powerCut + "clock_that_is_set",
+}, {
+	breaks: "what another boot left is under a gap",
+	file:   "nvr/store/adopt.go",
+	old:    "if rec.open.ID < c.first(&st.store.open).ID {",
+	new:    "if rec.open.ID < 0*c.first(&st.store.open).ID {",
+	test:   "TestKilledBeforeTheClockIsSet",
+}, {
+	breaks: "gaps stay where the clock was not set",
+	file:   "nvr/store/clock.go",
+	old:    "if err != nil || l.floor == 0 {",
+	new:    "if err != nil || l.floor >= 0 {",
+	test:   "TestClockThatIsSetMovesWhatWasRecorded",
+}, {
+	breaks: "an end of the recorder makes another clock",
+	file:   "nvr/store/clock.go",
+	old:    "if !ok || o.BootID != next.BootID ||",
+	new:    "if !ok || o.ID > 0 ||",
+	test:   "TestKilledBeforeTheClockIsSet",
+}, {
+	breaks: "a start of the machine makes none",
+	file:   "nvr/store/clock.go",
+	old:    "if !ok || o.BootID != next.BootID ||",
+	new:    "if !ok ||",
+	test:   "TestKilledBeforeTheClockIsSet",
+}, {
+	breaks: "a step splits no run",
+	file:   "nvr/store/run.go",
+	old:    "set := au.Key && r.steps !=",
+	new:    "set := au.Key && -r.steps >",
+	test:   "TestLaterStepSplitsTheRun",
+}, {
+	breaks: "a later step moves",
+	file:   "nvr/store/clock.go",
+	old:    "first := !c.good.Load() && (",
+	new:    "first := (",
+	test:   "TestLaterStepSplitsTheRun",
+}, {
+	breaks: "a clock is good once it was set, to whatever",
+	file:   "nvr/store/clock.go",
+	old:    "c.good.Store(base.Add(mono) >= c.notBefore)",
+	new:    "c.good.Store(true)",
+	test:   "TestClockThatIsSetTwice",
+}, {
+	breaks: "a clock at 1970 is good",
+	file:   "nvr/store/clock.go",
+	old:    "c.good.Store(now >= least)",
+	new:    "c.good.Store(now >= 0)",
+	test:   "TestClockThatIsSetMovesWhatWasRecorded",
+}, {
+	breaks: "ages stay those of the clock that was not set",
+	file:   "nvr/store/clock.go",
+	old:    "\t\ts.ages.Store(past)\n",
+	new:    "",
+	test:   "TestAgeBehindASetClock",
+}, {
+	breaks: "the floor of a disk is never looked at",
+	file:   "nvr/store/room.go",
+	old:    "\t\tif need <= 0 {\n",
+	new:    "\t\tif need >= 0 || need < 0 {\n",
+	test:   "TestFullDiskGivesUpTheOldestThenPausesThenGoesOn",
+}, {
+	breaks: "a recording that goes by its limit goes for room, too",
+	file:   "nvr/store/room.go",
+	old:    "q.next = no + 1 //",
+	new:    "q.next = no - no //",
+	test:   "TestEachRecordingIsChosenOnce",
+}, {
+	breaks: "what is not unlinked yet counts as taken",
+	file:   "nvr/store/room.go",
+	old:    "\tr.coming += size\n",
+	new:    "",
+	test:   "TestEachRecordingIsChosenOnce",
+}, {
+	breaks: "garbage of before the start is not waited for",
+	file:   "nvr/store/room.go",
+	old:    "unsure = unsure || !r.known || r.waits || unsized > r.unsized",
+	new:    "unsure = unsure || !r.known || unsized < 0",
+	test:   "TestGarbageOfBeforeGoesFirst",
+}, {
+	breaks: "what comes before the next flush needs no room",
+	file:   "nvr/store/room.go",
+	old:    "want = floor + min(r.ahead, floor)",
+	new:    "want = floor",
+	test:   "TestStreamsShareTheDisk",
+}, {
+	breaks: "one stream gives room for all",
+	file:   "nvr/store/room.go",
+	old:    "return cmp.Or(cmp.Compare(a.OpenID, b.OpenID), cmp.Compare(a.Start, b.Start))",
+	new:    "return cmp.Or(cmp.Compare(a.OpenID, b.OpenID), 0*cmp.Compare(a.Start, b.Start))",
+	test:   "TestStreamsShareTheDisk",
+}, {
+	breaks: "each directory of a disk gives room for all of it",
+	file:   "nvr/store/room.go",
+	old:    "if i, ok := place[disk]; ok {",
+	new:    "if i, ok := place[disk]; ok && false {",
+	test:   "TestDirectoriesOnOneDiskGiveOnce",
+}, {
+	breaks: "recording never pauses",
+	file:   "nvr/store/room.go",
+	old:    `case r.paused == nil && r.helpless != "" && sp.Free < floor/2:`,
+	new:    `case r.paused == nil && r.helpless != "" && sp.Free < 0:`,
+	test:   "TestFullDiskGivesUpTheOldestThenPausesThenGoesOn",
+}, {
+	breaks: "recording goes on with the first block that is free",
+	file:   "nvr/store/room.go",
+	old:    "case r.paused != nil && sp.Free >= floor/4*3:",
+	new:    "case r.paused != nil && sp.Free > 0:",
+	test:   "TestFullDiskGivesUpTheOldestThenPausesThenGoesOn",
+}, {
+	breaks: "the ballast is not removed",
+	file:   "nvr/store/ballast.go",
+	old:    "\terr := os.Remove(b.path)\n",
+	new:    "\terr := os.Chmod(b.path, 0o600)\n",
+	test:   "TestBallastComesBack",
+}, {
+	breaks: "a commit that fails counts",
+	file:   "nvr/db/flush.go",
+	old:    "	return t.Commit()\n",
+	new:    "	if err := t.Commit(); err != nil && !isCode(err, 13) {\n\t\treturn err\n\t}\n\treturn nil\n",
+	test:   "TestFaultsUnderTheDatabaseCostNoFootage/write_wal/no_space_left_on_device/once",
+	in:     "nvr/store",
+}, {
+	breaks: "a database whose sync failed goes on",
+	file:   "nvr/db/errors.go",
+	old:    "return code&0xff == codeIOErr",
+	new:    "return code&0xff == codeIOErr && code>>8 != 4",
+	test:   "TestFaultsUnderTheDatabaseCostNoFootage/sync_wal/input/output_error/once",
+	in:     "nvr/store",
+}, {
+	breaks: "a checkpoint fails in silence",
+	file:   "nvr/db/checkpoint.go",
+	old:    "if Poisoned(err) {",
+	new:    "if err == nil {",
+	test:   "TestEveryOperationOfSQLiteFails/sync_db/input/output_error/once",
+}, {
+	breaks: "a database whose disk failed is closed",
+	file:   "nvr/db/db.go",
+	old:    "if p := d.poison.Load(); p != nil {\n",
+	new:    "if p := d.poison.Load(); p != nil {\n\t\td.closeFiles()\n",
+	test:   "TestEveryOperationOfSQLiteFails/sync_wal/input/output_error/once",
+}, {
+	breaks: "a database whose creation was cut short is not opened",
+	file:   "nvr/db/db.go",
+	old:    "err = look(\"rw\")",
+	new:    "err = look(\"ro\")",
+	test:   "TestEveryOperationOfSQLiteFails/delete_journal/input/output_error/once",
+}, {
+	breaks: "a flush that failed is tried again late",
+	file:   "nvr/store/flush.go",
+	old:    "const flushRetry = time.Minute",
+	new:    "const flushRetry = 10 * time.Minute",
+	test:   "TestFlushThatFailsIsTriedAgainEachMinute",
+}, {
+	breaks: "garbage rows stay",
+	file:   "nvr/store/flush.go",
+	old:    "for _, id := range d.gone {",
+	new:    "for _, id := range d.gone[:0] {",
+	test:   "TestDaysOfFaults",
+}, {
+	breaks: "each run leaves a goroutine",
+	file:   "nvr/store/run.go",
+	old:    "\treturn &Run{st: st, audio: audio}\n",
+	new:    "\tgo func() { <-st.store.run.Done() }()\n\treturn &Run{st: st, audio: audio}\n",
+	test:   "TestDaysOfFaults",
+}, {
+	breaks: "the time of a restart is no gap",
+	file:   "nvr/store/store.go",
+	old:    "st.notes = []note{{cause: RecorderDown}}",
+	new:    "st.until = now",
+	test:   "TestDaysOfFaults",
+}, {
+	breaks: "what is not committed yet takes no room",
+	file:   "nvr/store/flush.go",
+	old:    "over := st.fsBytes + sh.addSum.fsBytes - st.cfg.RetainBytes",
+	new:    "over := st.fsBytes - st.cfg.RetainBytes",
+	test:   "TestDaysOfFaults",
+}, {
+	breaks: "what was collected is remembered for ever",
+	file:   "nvr/store/directory.go",
+	old:    "\t\tdelete(d.held, id)\n",
+	new:    "\t\td.held[-id] = struct{}{}\n",
+	test:   "TestDaysOfFaults",
+}, {
+	breaks: "each recording has a sample entry of its own",
+	file:   "nvr/store/store.go",
+	old:    "if k.Equal(e) {",
+	new:    "if k.Equal(e) && e.Kind < 0 {",
+	test:   "TestDaysOfFaults",
+}}
+
+func TestMutantsAreCaught(t *testing.T) {
+	if !*runMutants {
+		t.Skip("make mutants")
+	}
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "mutant\tcaught by")
+	for _, m := range mutants {
+		caught := m.test
+		if err := m.run(t); err != nil {
+			t.Errorf("%s: %v", m.breaks, err)
+			caught = "NOT by " + m.test
+		}
+		fmt.Fprintf(w, "%s\t%s\n", m.breaks, caught)
+	}
+	w.Flush()
+	t.Logf("\n%s", table.String())
+}
+
+// run runs the test against the mutant; nil when it fails as it must.
+func (m *mutant) run(t *testing.T) error {
+	overlay, err := m.lay(t.TempDir())
+	if err != nil {
+		return err
+	}
+	run := "^" + strings.Join(strings.Split(m.test, "/"), "$/^") + "$"
+	in := cmp.Or(m.in, filepath.Dir(m.file))
+	args := []string{"test", "-count", "1", "-timeout", "10m", "-overlay", overlay, "-run", run, "./" + in}
+	if in == "nvr/store" {
+		args = append(args, "-seed", "1")
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s passes", m.test)
+	case !bytes.Contains(out, []byte("--- FAIL: "+m.test)):
+		return fmt.Errorf("%s does not fail, something else does: %v\n%s", m.test, err, out)
+	}
+	return nil
+}
+
+// lay writes the mutated file, and what tells the go command to take it.
+func (m *mutant) lay(dir string) (overlay string, err error) {
+	b, err := os.ReadFile(filepath.Join(root, m.file))
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(b), m.old); n != 1 {
+		return "", fmt.Errorf("%q stands in %s %d times: has the source changed?", m.old, m.file, n)
+	}
+	mutated := filepath.Join(dir, "mutant.go")
+	list, err := json.Marshal(map[string]any{"Replace": map[string]string{m.file: mutated}})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(mutated, []byte(strings.Replace(string(b), m.old, m.new, 1)), 0o600); err != nil {
+		return "", err
+	}
+	return overlay, os.WriteFile(overlay, list, 0o600)
+}
+
+// Every mutant fits the source as it is, which the ordinary run makes sure of.
+func TestMutantsFitTheSource(t *testing.T) {
+	for _, m := range mutants {
+		if _, err := m.lay(t.TempDir()); err != nil {
+			t.Errorf("%s: %v", m.breaks, err)
+		}
+	}
+}

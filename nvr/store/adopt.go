@@ -1,0 +1,241 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/media"
+	"holdfast/nvr/mp4"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// adopt brings in the files that a process before this one left without rows:
+// those at and after the stream's next number. A file is kept up to its last
+// whole fragment, so nothing that was durable is lost. They are found by
+// their names; no directory is listed.
+func (s *Store) adopt(ctx context.Context, st *Stream) error {
+	d := st.dir
+	if d == nil || d.dir == nil {
+		return nil
+	}
+	missing := 0
+	var cuts []*recording
+	shift := int32(0) // of the offsets of the run that the last file belongs to
+	for no := st.nextNo; missing < probeAhead; no++ {
+		rec, before, err := s.adoptFile(st, no)
+		s.cfg.Progress()
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			missing++
+			continue
+		case err != nil:
+			// The file stays as it is, and nothing is written at its place.
+			st.unusable = err
+			st.recent = nil
+			s.log.Error("stream is not recorded", "camera", st.name, "stream", st.typ, "err", err)
+			return nil
+		}
+		// Numbers before it without a file are skipped for ever.
+		missing = 0
+		cuts = append(cuts, st.reconcile(rec)...)
+		switch {
+		case rec.runOffset == 0:
+			shift = 0
+		case no != st.nextNo || before != st.cumMedia || len(st.recent) > 0 && !st.recent[len(st.recent)-1].continues(rec, shift):
+			// The end of the one before it is lost, so the rest is a run of its
+			// own.
+			shift = rec.runOffset
+		}
+		rec.runOffset -= shift
+		rec.follows = rec.runOffset > 0
+		st.recent = append(st.recent, rec)
+		st.nextNo = no + 1
+		st.createdNo = no
+		if rec.runOffset == 0 && !rec.moved {
+			st.cumRuns++
+		}
+		st.cumMedia = rec.prevMedia + rec.mediaDuration()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	if len(st.recent) == 0 {
+		return nil
+	}
+	// Within a run the next start is this one's end, to the unit.
+	for i, rec := range st.recent[:len(st.recent)-1] {
+		next := st.recent[i+1]
+		if next.follows {
+			rec.localStart = rec.start + media.Time(next.start.Sub(rec.start)-rec.mediaDuration())
+		} else if rec.endReason == "" {
+			rec.endReason = reasonUnclean
+		}
+	}
+	if last := st.recent[len(st.recent)-1]; last.endReason == "" {
+		last.endReason = reasonUnclean
+	}
+	for i, rec := range st.recent {
+		// Whatever the recorder knew of it went with its memory.
+		why := note{cause: UnknownCause}
+		if i > 0 {
+			why.detail = st.recent[i-1].endReason
+		}
+		if i == 0 || st.recent[i-1].endReason != "" {
+			rec.before = []note{why}
+		}
+	}
+	if err := d.dir.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", ErrPoisoned, err)
+	}
+	for _, rec := range cuts {
+		// Only now is it sure that the other file is there.
+		if err := cutFile(d.dir, rec.id(), rec.size); err != nil {
+			s.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+		}
+	}
+	frames, cut := 0, int64(0)
+	for _, rec := range st.recent {
+		frames += rec.video.Samples
+		cut += rec.cutBytes
+	}
+	s.log.Info("adopted recordings of an unclean stop", "camera", st.name, "stream", st.typ,
+		"recordings", len(st.recent), "frames", frames, "torn_bytes", cut)
+	return nil
+}
+
+// continues reports whether next, whose file has the given shift to its offset,
+// is of the same run.
+func (rec *recording) continues(next *recording, shift int32) bool {
+	return len(rec.taken) > 0 && rec.open.ID == next.open.ID && rec.runOffset+1 == next.runOffset-shift
+}
+
+// adoptFile reads one file and makes what is whole of it durable. before is
+// what the recordings before it added up to when it was begun.
+func (s *Store) adoptFile(st *Stream, no int32) (rec *recording, before media.Duration, err error) {
+	id := int64(st.id)<<32 | int64(no)
+	f, err := st.dir.dir.Recover(id)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, 0, err
+	}
+	rec = &recording{
+		st: st, no: no, open: &s.open, recovered: true, created: true, sealed: true, settled: true,
+		received: time.Now(), cutBytes: size,
+		prevMedia: st.cumMedia, prevRuns: st.cumRuns,
+	}
+	sf, err := mp4.ReadSampleFile(f, size)
+	if errors.Is(err, mp4.ErrNotSampleFile) || err == nil && (len(sf.Fragments) == 0 || s.stale(rec, &sf.About)) {
+		// Nothing in it was ever durable: it becomes garbage at the first flush.
+		return rec, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := s.belongs(st, no, sf); err != nil {
+		return nil, 0, err
+	}
+	if err := rec.restore(s, sf); err != nil {
+		return nil, 0, err
+	}
+	rec.place(&sf.About, s.ages.Load().opens[rec.open.ID])
+	rec.cutBytes = size - sf.Good
+	if rec.cutBytes > 0 {
+		if err := f.Truncate(sf.Good); err != nil {
+			return nil, 0, err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return nil, 0, err
+	}
+	return rec, media.Duration(sf.About.PrevMediaDuration90k), nil
+}
+
+// stale reports whether a file begins with blocks that were those of another
+// recording before: it was never synced (P4).
+func (s *Store) stale(rec *recording, a *mp4.About) bool {
+	return a.DatabaseUUID == s.db.UUID() && a.ID() != rec.id()
+}
+
+// belongs makes sure that a file is of this installation, and of its past.
+func (s *Store) belongs(st *Stream, no int32, sf *mp4.SampleFile) error {
+	a := &sf.About
+	name := st.dir.path + "/" + sampledir.Name(int64(st.id)<<32|int64(no))
+	switch {
+	case a.DatabaseUUID != s.db.UUID():
+		return fmt.Errorf("sample file %s belongs to another installation (database %s, ours is %s)", name, a.DatabaseUUID, s.db.UUID())
+	case a.OpenID > s.open.ID:
+		return fmt.Errorf("sample file %s was written under open %d, the database knows up to %d: it is an old copy", name, a.OpenID, s.open.ID)
+	}
+	return nil
+}
+
+// place moves a recording whose file was begun before the clock of its open was
+// set (time.md rule 15). The row of the open may be that of a backup, and know
+// of no set: a file from behind its last flush that has a later start of the open
+// has the better clock of the two.
+func (rec *recording) place(a *mp4.About, o pastOpen) {
+	start := media.Time(a.OpenStart90k)
+	if start == 0 || o.Start == 0 || start > o.Start && rec.sinceOpen > o.Duration {
+		return
+	}
+	by := o.Start.Sub(start)
+	rec.start, rec.localStart = rec.start.Add(by), rec.localStart.Add(by)
+}
+
+// stays notes that adopted recordings stay where they are when the clock is set:
+// those that went by another clock.
+func (st *Stream) stays(adopted []*recording) {
+	c := &st.store.clock
+	for _, rec := range adopted {
+		if rec.open.ID < c.first(&st.store.open).ID {
+			st.floor, st.here = max(st.floor, rec.start.Add(rec.wallDuration())), false
+			st.began = st.floor
+		}
+	}
+}
+
+// restore fills the recording from its file.
+func (rec *recording) restore(s *Store, sf *mp4.SampleFile) error {
+	a := &sf.About
+	rec.open = &db.OpenRow{ID: a.OpenID, UUID: a.OpenUUID}
+	rec.runOffset, rec.rewrites = a.RunOffset, a.Rewrites
+	rec.videoEntry, rec.audioEntry = sf.Video, sf.Audio
+	for _, e := range []*media.SampleEntry{sf.Video, sf.Audio} {
+		if e == nil {
+			continue
+		}
+		if err := db.CheckEntry(&db.SampleEntry{ID: 1, SampleEntry: *e}); err != nil {
+			return fmt.Errorf("sample file of recording %s: %w", idString(rec.id()), err)
+		}
+	}
+	rec.sinceOpen = media.Duration(a.SinceOpen90k)
+	rec.videoID, rec.audioID = s.entries.id(sf.Video), s.entries.id(sf.Audio)
+	rec.init = make([]byte, sf.InitSize)
+	rec.size = sf.Good
+	for i := range sf.Fragments {
+		fi := &sf.Fragments[i]
+		for _, sample := range fi.Video {
+			rec.video.Append(sample)
+			rec.trailingZero = sample.Duration == 0
+		}
+		for _, sample := range fi.Audio {
+			rec.audio.Append(sample)
+		}
+		rec.start = fi.Start
+		rec.endReason = fi.EndReason
+		rec.taken = append(rec.taken, &fragment{
+			Fragment: fi.Fragment, pos: fi.Pos, headerSize: fi.HeaderSize, size: fi.Size, videoEnd: rec.video.Duration,
+		})
+	}
+	rec.durable = len(rec.taken)
+	rec.localStart = rec.start
+	return nil
+}

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/media"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// When the database is copied to the sample directories.
+const (
+	backupEvery = 24 * time.Hour
+	backupFirst = 10 * time.Minute // after a start, when the newest copy is old
+	backupRetry = time.Hour
+)
+
+// backups is the goroutine that copies the database to each sample directory
+// once a day. It has no part in flushes and waits for none.
+func (s *Store) backups(ctx context.Context) {
+	t := time.NewTimer(backupFirst)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		wait := backupEvery
+		s.mu.RLock()
+		dirs := s.dirs
+		s.mu.RUnlock()
+		for _, d := range dirs {
+			dir, err := d.disk()
+			disk, ok := dir.(*sampledir.Disk)
+			if !ok || err != nil || s.poisoned.Load() {
+				continue
+			}
+			age := backupEvery
+			if b := disk.Backups(); len(b) > 0 {
+				age = media.TimeOf(s.now()).Sub(media.Time(b[0].Time)).Std()
+			}
+			if age >= 0 && age < backupEvery {
+				wait = min(wait, backupEvery-age)
+				continue
+			}
+			err = s.backup(ctx, disk)
+			if ctx.Err() != nil {
+				return
+			}
+			d.copyWants(s.copySize(), err)
+			if err != nil {
+				s.log.Error("database is not backed up; trying again in an hour", "dir", d.path, "err", err)
+				wait = min(wait, backupRetry)
+			}
+		}
+		t.Reset(wait)
+	}
+}
+
+// backup makes the newer generation of a directory. A copy that is damaged is
+// not kept: the database is, then.
+func (s *Store) backup(ctx context.Context, disk *sampledir.Disk) (err error) {
+	began := time.Now()
+	size := s.copySize()
+	sp, err := disk.Space()
+	if err != nil {
+		return err
+	}
+	if err := roomFor(sp, size); err != nil {
+		return err
+	}
+	path, err := disk.BeginBackup()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, disk.DropBackup())
+		}
+	}()
+	at := media.TimeOf(s.now())
+	if err := s.db.Backup(ctx, path, true, nil); err != nil {
+		return s.verdict(err)
+	}
+	if _, err := db.Verify(ctx, path, s.db.UUID()); err != nil {
+		return s.verdict(err)
+	}
+	b := sampledir.Backup{Time: int64(at), Open: s.open.ID, DatabaseUUID: s.db.UUID()}
+	if err := disk.KeepBackup(b, ctx.Err); err != nil {
+		return err
+	}
+	s.log.Info("backed up database", "dir", disk.Path(), "bytes", size, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// copySize is about what a copy of the database takes.
+func (s *Store) copySize() int64 { return fileSize(s.db.Path()) + fileSize(s.db.Path()+"-wal") }
+
+// copyWants has flushes make room for a copy that found none, up to the next try.
+func (d *directory) copyWants(size int64, err error) {
+	if !diskFull(err) {
+		size = 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.room.forCopy = size
+}
+
+// roomFor refuses a copy that would bring the disk near to where recording
+// pauses. It may take a part of the floor, for which old recordings then go: a
+// disk that streams share never has more than that free for long.
+func roomFor(sp sampledir.Space, size int64) error {
+	if left := floorOf(sp.Total) / 4 * 3; sp.Free-size < left {
+		return fmt.Errorf("%d MB are free, a copy takes %d MB and has to leave %d MB for recordings: %w",
+			sp.Free>>20, size>>20, left>>20, syscall.ENOSPC)
+	}
+	return nil
+}
+
+func fileSize(name string) int64 {
+	fi, err := os.Stat(name)
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
+// Backup copies the database of a data directory, whose recorder does not run,
+// to a file, in the place of what is there.
+func Backup(ctx context.Context, data, to string, progress func(done, total int)) error {
+	d, err := db.Inspect(ctx, db.Config{Path: filepath.Join(data, "db")})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Load(ctx); err != nil {
+		return err
+	}
+	temp := to + ".new"
+	if err := os.Remove(temp); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	// It has the passwords of the cameras in it.
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(f.Close(), d.Backup(ctx, temp, false, progress))
+	if err == nil {
+		_, err = db.Verify(ctx, temp, d.UUID())
+	}
+	if err == nil {
+		err = os.Rename(temp, to)
+	}
+	if err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return syncPath(filepath.Dir(to))
+}
+
+// suspectName is the file beside the database that says that damage was seen in
+// it, so that the next start looks at all of it.
+const suspectName = "db.suspect"
+
+// suspect notes damage of the database. Where there is a copy to go back to the
+// process ends, because the next start restores it; where there is none
+// recording goes on, and what is durable waits for a rebuild.
+func (s *Store) suspect(damage error) {
+	name := filepath.Join(s.cfg.Dir, suspectName)
+	if err := os.WriteFile(name, []byte(damage.Error()+"\n"), 0o600); err != nil {
+		s.log.Error("the next start is not told of the damage", "err", err)
+		return
+	}
+	if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
+		s.log.Error("the next start may not be told of the damage", "err", err)
+	}
+	s.mu.RLock()
+	dirs := s.dirs
+	s.mu.RUnlock()
+	for _, d := range dirs {
+		dir, _ := d.disk()
+		if disk, ok := dir.(*sampledir.Disk); ok && len(disk.Backups()) > 0 {
+			s.poison(fmt.Errorf("database is damaged, the next start restores it: %w", damage))
+			return
+		}
+	}
+}

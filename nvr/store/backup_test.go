@@ -1,0 +1,337 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// aDay records short runs for more than a day, so that a copy of the database is
+// made, and goes on for hours after it. The stop is a kill when flush is false.
+func aDay(t *testing.T) (f *footage, wanted map[string][]int32) {
+	t.Helper()
+	f = &footage{T: t}
+	b := newBench(t, nil)
+	f.dir = b.dir
+	front := b.camera("front", plenty, 60)
+	back := b.camera("back", 16<<20, 60)
+	play := func(n int) {
+		for range n {
+			x, y := newFeed(front.Begin(nil)), newFeed(back.Begin(nil))
+			y.size = 200 << 10 // retention at work
+			for range 8 {
+				x.one()
+				y.one()
+				time.Sleep(100 * time.Millisecond)
+			}
+			x.run.End("test")
+			y.run.End("test")
+			time.Sleep(10 * time.Minute)
+		}
+	}
+	play(6)
+	if !strings.Contains(b.log.String(), "backed up database") {
+		t.Fatal("no copy after an hour")
+	}
+	// A restart, so that there is an open that the copy does not know.
+	b.stop()
+	b.start()
+	front, back = b.again("front"), b.again("back")
+	play(30)
+	wanted = make(map[string][]int32)
+	for _, st := range []*Stream{front, back} {
+		for _, r := range list(t, st) {
+			wanted[st.name] = append(wanted[st.name], r.No)
+		}
+	}
+	if wanted["back"][0] < 6 {
+		t.Fatalf("retention has not taken what the copy knows: %v", wanted["back"])
+	}
+	b.stop()
+	// What is in the log as well is not damaged by damage of the file.
+	f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+	return f, wanted
+}
+
+func (f *footage) db(suffix string) string { return filepath.Join(f.dir, "db"+suffix) }
+
+// lose is what can happen to a database.
+var lose = map[string]func(f *footage){
+	"header":     func(f *footage) { f.write(f.db(""), 0, make([]byte, 100)) },
+	"first page": func(f *footage) { f.write(f.db(""), 100, bytes.Repeat([]byte{0x55}, 3996)) },
+	"page":       func(f *footage) { f.write(f.db(""), f.page("stream"), bytes.Repeat([]byte{0xaa}, 4096)) },
+	"page of rows": func(f *footage) {
+		f.write(f.db(""), f.page("recording_cover"), bytes.Repeat([]byte{0xaa}, 4096))
+	},
+	"cut": func(f *footage) {
+		f.must(os.Truncate(f.db(""), f.size(f.db(""))/2/4096*4096))
+	},
+	"cut in a page": func(f *footage) { f.must(os.Truncate(f.db(""), 5000)) },
+	"empty":         func(f *footage) { f.must(os.Truncate(f.db(""), 0)) },
+	"missing":       func(f *footage) { f.must(os.Remove(f.db(""))) },
+	"missing, its log left": func(f *footage) {
+		f.must(os.Rename(f.db(""), f.db("-wal")))
+	},
+	"missing after a cut in a restore": func(f *footage) {
+		f.must(os.Remove(f.db("")))
+		f.must(os.WriteFile(f.db(".restoring"), []byte("half"), 0o600))
+		f.must(os.WriteFile(f.db(".restoring-wal"), []byte("half"), 0o600))
+		f.must(os.WriteFile(filepath.Join(f.dir, "sample/db.backup-new"), []byte("half"), 0o600))
+	},
+	"damage seen before": func(f *footage) {
+		f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
+		f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
+	},
+}
+
+func TestLostDatabaseComesBackFromItsCopy(t *testing.T) {
+	var original *footage
+	var wanted map[string][]int32
+	synctest.Test(t, func(t *testing.T) {
+		f, w := aDay(t)
+		original, wanted = f.copy(t), w
+	})
+	t.Cleanup(func() { os.RemoveAll(original.dir) })
+	for name, damage := range lose {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := original.copy(t)
+				t.Cleanup(func() { os.RemoveAll(f.dir) })
+				damage(f)
+				b := &bench{T: t, dir: f.dir, log: new(journal)}
+				b.start()
+				if n := strings.Count(b.log.String(), "database restored from a copy"); n != 1 {
+					t.Errorf("%d lines about it", n)
+				}
+				if strings.Contains(b.log.String(), "rows_without_files=0") {
+					t.Error("retention has deleted files since, and no row goes")
+				}
+				for camera, want := range wanted {
+					st := b.again(camera)
+					if err := st.Unavailable(); err != nil {
+						t.Error(err)
+					}
+					var got []int32
+					for _, r := range list(t, st) {
+						got = append(got, r.No)
+						numbers(t, st, r.No)
+					}
+					if !slices.Equal(got, want) {
+						t.Errorf("%s: recordings %v, were %v", camera, got, want)
+					}
+				}
+				// And goes on under an open of its own.
+				g := newFeed(b.again("front").Begin(nil))
+				g.play(t, 3*time.Second)
+				g.run.End("test")
+				b.stop()
+				f.clean()
+				kept, _ := filepath.Glob(f.db(".damaged-1*"))
+				if (len(kept) == 0) != (strings.HasPrefix(name, "missing") && !strings.Contains(name, "log")) {
+					t.Errorf("the old one is kept as %v", kept)
+				}
+				b.log = new(journal)
+				b.start()
+				if strings.Contains(b.log.String(), "restored") {
+					t.Error("restored again")
+				}
+				b.stop()
+			})
+		})
+		t.Run(name+" without a copy", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := original.copy(t)
+				t.Cleanup(func() { os.RemoveAll(f.dir) })
+				for _, n := range []string{"0", "1"} {
+					os.Remove(filepath.Join(f.dir, "sample/db.backup-"+n))
+				}
+				damage(f)
+				before, _ := os.ReadFile(f.db(""))
+				_, err := Open(t.Context(), Config{Dir: f.dir})
+				if !errors.Is(err, ErrDatabaseLost) || !strings.Contains(err.Error(), "run nvr rebuild -data "+f.dir) {
+					t.Errorf("got %v", err)
+				}
+				if after, _ := os.ReadFile(f.db("")); !bytes.Equal(before, after) {
+					t.Error("the database was changed")
+				}
+				if res, _, err := f.rebuild(RebuildConfig{}); err != nil || res.Recordings != len(wanted["front"])+len(wanted["back"]) {
+					t.Errorf("rebuild: %+v, %v", res, err)
+				}
+				f.clean()
+			})
+		})
+	}
+}
+
+// A copy whose bytes have rotted is passed over for the one before it.
+func TestOlderCopyIsTakenWhenTheNewerIsDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		time.Sleep(12 * time.Hour)
+		b.stop()
+		b.start()
+		time.Sleep(time.Hour)
+		if n := strings.Count(b.log.String(), "backed up database"); n != 1 {
+			t.Errorf("%d copies after 13 hours and a restart, expected 1", n)
+		}
+		time.Sleep(36 * time.Hour)
+		if n := strings.Count(b.log.String(), "backed up database"); n != 3 {
+			t.Errorf("%d copies in 49 hours, expected 3", n)
+		}
+		b.stop()
+		newer := filepath.Join(f.dir, "sample/db.backup-0")
+		f.write(newer, f.size(newer)/2, []byte{1, 2, 3, 4, 5, 6, 7, 8, 9})
+		f.must(os.Remove(f.db("")))
+		b.log = new(journal)
+		b.start()
+		if l := b.log.String(); !strings.Contains(l, "a copy of the database is not usable") || !strings.Contains(l, "checksum is") ||
+			!strings.Contains(l, "db.backup-1") {
+			t.Error("the log does not tell")
+		}
+		b.stop()
+		f.clean()
+	})
+}
+
+// A copy of a damaged database does not push out a good one, and the next start
+// restores.
+func TestDamageFoundByTheDailyCopyIsRestored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		time.Sleep(time.Hour)
+		b.stop()
+		f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+		copies := f.read(filepath.Join(f.dir, "sample/db.backup-0"))
+		f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
+		s, err := Open(t.Context(), Config{Dir: f.dir, Log: slog.New(slog.NewTextHandler(io.MultiWriter(b.log, b.Output()), nil))})
+		f.must(err)
+		time.Sleep(25 * time.Hour)
+		select {
+		case err := <-s.Fatal():
+			if !strings.Contains(err.Error(), "the next start restores it") {
+				t.Error(err)
+			}
+		default:
+			t.Error("the process goes on")
+		}
+		s.stop()
+		s.running.Wait()
+		for _, d := range s.dirs {
+			d.dir.Close()
+		}
+		s.poisoned.Store(false)
+		f.must(s.db.Close())
+		if !bytes.Equal(copies, f.read(filepath.Join(f.dir, "sample/db.backup-0"))) {
+			t.Error("a damaged copy was kept")
+		}
+		b.log = new(journal)
+		b.start()
+		if !strings.Contains(b.log.String(), "database restored from a copy") {
+			t.Error("not restored")
+		}
+		b.stop()
+		f.clean()
+	})
+}
+
+func TestBackupAndRestoreByHand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		to := filepath.Join(t.TempDir(), "copy")
+		f.must(Backup(t.Context(), f.dir, to, nil))
+		if fi, err := os.Stat(to); err != nil || fi.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", fi.Mode(), err)
+		}
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		if err := Backup(t.Context(), f.dir, to, nil); !errors.Is(err, db.ErrLocked) {
+			t.Errorf("backup of a running recorder: %v", err)
+		}
+		g := newFeed(b.again("front").Begin(nil))
+		g.play(t, 3*time.Second)
+		g.run.End("test")
+		b.stop()
+		// By itself an old copy is refused; by restore it is brought up.
+		kept, err := Restore(t.Context(), f.dir, to, slog.New(slog.DiscardHandler))
+		if err != nil || kept != f.db(".damaged-1") {
+			t.Fatal(kept, err)
+		}
+		b.start()
+		if got := len(list(t, b.again("front"))); got != 7 {
+			t.Errorf("%d recordings, expected 7", got)
+		}
+		b.stop()
+		f.clean()
+		if _, err := Restore(t.Context(), f.dir, f.file(f.ids[0]), slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "not a database") {
+			t.Errorf("a file that is no copy: %v", err)
+		}
+		f.clean()
+	})
+}
+
+// What came after the copy is not listed, and is in nobody's way.
+func TestStreamsThatCameAfterTheCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		f := &footage{T: t, dir: b.dir}
+		b.camera("front", plenty, 60)
+		time.Sleep(time.Hour)
+		late := b.camera("late", plenty, 60)
+		g := newFeed(late.Begin(nil))
+		g.play(t, 3*time.Second)
+		g.run.End("test")
+		b.stop()
+		f.must(os.Remove(f.db("")))
+		b.start()
+		if !strings.Contains(b.log.String(), "files of streams that came after the copy") {
+			t.Error("the log does not tell")
+		}
+		if next := b.camera("next", plenty, 60); next.id <= late.id {
+			t.Errorf("stream %d is given again", next.id)
+		}
+		b.stop()
+		found, _, _, err := f.check(CheckConfig{})
+		if want := []string{"orphan file DIR/sample/0000000200000000.mp4: there is no stream 2"}; err != nil || !matches(found, want) {
+			t.Errorf("%v, found %q", err, found)
+		}
+		res, _, err := f.rebuild(RebuildConfig{})
+		if err != nil || !slices.Equal(res.Streams, []string{"late main"}) {
+			t.Errorf("rebuild: %+v, %v", res, err)
+		}
+		f.clean()
+	})
+}
+
+func TestCopyLeavesRoomForRecordings(t *testing.T) {
+	const mb = 1 << 20
+	for _, tt := range []struct {
+		total, free, size int64
+		ok                bool
+	}{
+		{1600 * mb, 300 * mb, 225 * mb, true},
+		{1600 * mb, 300 * mb, 226 * mb, false},
+		{32_768 * mb, 1000 * mb, 232 * mb, true},
+		{32_768 * mb, 1000 * mb, 233 * mb, false},
+		{1000_000 * mb, 20_040 * mb, 5040 * mb, true},
+		{1000_000 * mb, 20_040 * mb, 5041 * mb, false},
+	} {
+		if err := roomFor(sampledir.Space{Total: tt.total, Free: tt.free}, tt.size); (err == nil) != tt.ok {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+}

@@ -1,0 +1,577 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast/nvr/db"
+)
+
+// Settings is a configuration as it stands in a file.
+type Settings struct {
+	Cameras []CameraConfig `json:"cameras"`
+}
+
+// CameraConfig is a camera as configuration files and the API write it.
+type CameraConfig struct {
+	ShortName   string                  `json:"shortName"`
+	Description string                  `json:"description,omitempty"`
+	Streams     map[string]StreamConfig `json:"streams"` // by type: main, sub, ext
+}
+
+// StreamConfig is a stream as configuration files and the API write it.
+type StreamConfig struct {
+	// URL is rtsp://host[:port]/path or rtsps://…; a user and a password in
+	// it are the same as Username and Password.
+	URL      string `json:"url"`
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+
+	Record        bool   `json:"record"`
+	RTSPTransport string `json:"rtspTransport,omitempty"` // "tcp" (default) or "udp"
+
+	// RetainBytes is how much the stream may take on its disk; the oldest
+	// recordings go first. 0 is no limit of its own: what the disk has room for
+	// is kept, and then the oldest on it goes, whichever stream it is of.
+	RetainBytes int64 `json:"retainBytes,omitempty"`
+
+	// RetainDays is how many days a recording is kept at most, 0 for as long as
+	// there is room.
+	RetainDays int `json:"retainDays,omitempty"`
+
+	// FlushIfSec is how long a recording may wait for its row in the
+	// database. Samples are durable within seconds whatever it is.
+	FlushIfSec *int `json:"flushIfSec,omitempty"` // default 120
+
+	// SampleFileDir is the absolute path of the directory, an empty one when
+	// it is new. Empty: the recorder's own, in its data directory.
+	SampleFileDir string `json:"sampleFileDir,omitempty"`
+}
+
+// ConfigError is a value that cannot be used. Nothing was changed.
+type ConfigError struct {
+	Field   string // for example "cameras[0].streams.main.url"
+	Problem string
+}
+
+func (e *ConfigError) Error() string { return e.Field + ": " + e.Problem }
+
+const defaultFlushIfSec = 120
+
+// AddCamera adds a camera and returns its uuid. Recording begins at once.
+func (s *Store) AddCamera(ctx context.Context, c CameraConfig) (uuid string, err error) {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	if err := validateCamera(&c, ""); err != nil {
+		return "", err
+	}
+	for _, old := range s.Cameras() {
+		if old.Name == c.ShortName {
+			return "", &ConfigError{"shortName", fmt.Sprintf("there is a camera named %q already", c.ShortName)}
+		}
+	}
+	if err := s.put(ctx, []CameraConfig{c}, ""); err != nil {
+		return "", err
+	}
+	for _, cam := range s.Cameras() {
+		if cam.Name == c.ShortName {
+			return cam.UUID, nil
+		}
+	}
+	return "", fmt.Errorf("camera %q: %w", c.ShortName, ErrNotFound)
+}
+
+// Import makes the configuration hold the cameras of the file: those with a
+// name that exists are changed, the others added, and none is removed. All is
+// validated before anything changes.
+func (s *Store) Import(ctx context.Context, set Settings) error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	if err := set.validate(); err != nil {
+		return err
+	}
+	return s.put(ctx, set.Cameras, "cameras")
+}
+
+// Export is the configuration, passwords included, as Import takes it.
+func (s *Store) Export() Settings {
+	set := Settings{Cameras: []CameraConfig{}}
+	for _, c := range s.Cameras() {
+		cc := CameraConfig{ShortName: c.Name, Description: c.Description, Streams: make(map[string]StreamConfig)}
+		for _, st := range c.Streams {
+			cfg := st.settings()
+			flush := int(cfg.FlushIfSec)
+			sc := StreamConfig{
+				URL: cfg.URL, Username: cfg.Username, Password: cfg.Password, Record: cfg.Record,
+				RTSPTransport: cfg.Transport, RetainBytes: cfg.RetainBytes, RetainDays: int(cfg.RetainDays), FlushIfSec: &flush,
+			}
+			if st.dir != nil && st.dir.path != s.resolve(defaultDir) {
+				sc.SampleFileDir = st.dir.path
+			}
+			cc.Streams[st.typ] = sc
+		}
+		set.Cameras = append(set.Cameras, cc)
+	}
+	return set
+}
+
+// ParseSettings reads a configuration file and checks every value that can be
+// checked without a data directory.
+func ParseSettings(b []byte) (Settings, error) {
+	var file struct {
+		Cameras []json.RawMessage `json:"cameras"`
+	}
+	if err := decode(b, &file, ""); err != nil {
+		return Settings{}, err
+	}
+	var set Settings
+	for i, raw := range file.Cameras {
+		c, err := parseCamera(raw, fmt.Sprintf("cameras[%d].", i))
+		if err != nil {
+			return Settings{}, err
+		}
+		set.Cameras = append(set.Cameras, c)
+	}
+	return set, set.validate()
+}
+
+// ParseCamera reads one camera, as configuration files have it, and checks
+// its values.
+func ParseCamera(b []byte) (CameraConfig, error) {
+	c, err := parseCamera(b, "")
+	if err != nil {
+		return CameraConfig{}, err
+	}
+	return c, validateCamera(&c, "")
+}
+
+// parseCamera reads level by level, so that an error can say where it is.
+func parseCamera(b []byte, field string) (CameraConfig, error) {
+	var raw struct {
+		ShortName   string                     `json:"shortName"`
+		Description string                     `json:"description"`
+		Streams     map[string]json.RawMessage `json:"streams"`
+	}
+	if err := decode(b, &raw, field); err != nil {
+		return CameraConfig{}, err
+	}
+	c := CameraConfig{ShortName: raw.ShortName, Description: raw.Description, Streams: make(map[string]StreamConfig)}
+	for _, typ := range slices.Sorted(maps.Keys(raw.Streams)) {
+		var sc StreamConfig
+		if err := decode(raw.Streams[typ], &sc, field+"streams."+typ+"."); err != nil {
+			return CameraConfig{}, err
+		}
+		c.Streams[typ] = sc
+	}
+	return c, nil
+}
+
+// decode reads one JSON value and says what is wrong in the words of whoever
+// wrote it.
+func decode(b []byte, to any, field string) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	err := d.Decode(to)
+	if err == nil {
+		if _, err := d.Token(); err != io.EOF {
+			return errors.New("there is more after its end")
+		}
+		return nil
+	}
+	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		where := strings.TrimSuffix(field+t.Field, ".")
+		if where == "" {
+			where = "the configuration"
+		}
+		return &ConfigError{where, fmt.Sprintf("is a JSON %s where %s is expected", t.Value, jsonType(t.Type.Kind()))}
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		name = strings.Trim(name, `"`)
+		if like := fieldLike(name, reflect.TypeOf(to).Elem()); like != "" {
+			return &ConfigError{field + name, "is not a field; did you mean " + like + "?"}
+		}
+		return &ConfigError{field + name, "is not a field"}
+	}
+	if s, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("not JSON: line %d: %w", 1+bytes.Count(b[:min(s.Offset, int64(len(b)))], []byte("\n")), err)
+	}
+	return fmt.Errorf("not JSON: %w", err)
+}
+
+// fieldLike is the field of a JSON object whose name holds name, or is held by
+// it: shortName for name.
+func fieldLike(name string, object reflect.Type) string {
+	name = strings.ToLower(name)
+	for i := range object.NumField() {
+		field, _, _ := strings.Cut(object.Field(i).Tag.Get("json"), ",")
+		lower := strings.ToLower(field)
+		if field != "" && len(name) > 2 && (strings.Contains(lower, name) || strings.Contains(name, lower)) {
+			return field
+		}
+	}
+	return ""
+}
+
+// jsonType is what JSON calls a kind of value.
+func jsonType(k reflect.Kind) string {
+	switch k {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a text"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice:
+		return "a list"
+	}
+	return "a whole number"
+}
+
+// validate checks all cameras and brings their values into one form.
+func (set *Settings) validate() error {
+	names := make(map[string]int)
+	for i := range set.Cameras {
+		field := fmt.Sprintf("cameras[%d].", i)
+		if err := validateCamera(&set.Cameras[i], field); err != nil {
+			return err
+		}
+		name := set.Cameras[i].ShortName
+		if j, twice := names[name]; twice {
+			return &ConfigError{field + "shortName", fmt.Sprintf("%q is also the name of cameras[%d]", name, j)}
+		}
+		names[name] = i
+	}
+	return nil
+}
+
+func validateCamera(c *CameraConfig, field string) error {
+	switch {
+	case c.ShortName == "":
+		return &ConfigError{field + "shortName", "is missing"}
+	case strings.TrimSpace(c.ShortName) != c.ShortName || len(c.ShortName) > 64 || strings.ContainsFunc(c.ShortName, notPrintable):
+		return &ConfigError{field + "shortName", "must be 1 to 64 bytes of printable text without space at its ends"}
+	case len(c.Streams) == 0:
+		return &ConfigError{field + "streams", "is missing: give at least main or sub"}
+	}
+	for _, typ := range slices.Sorted(maps.Keys(c.Streams)) {
+		f := field + "streams." + typ
+		if typ != "main" && typ != "sub" && typ != "ext" {
+			return &ConfigError{f, "is not a stream; streams are main, sub and ext"}
+		}
+		sc := c.Streams[typ]
+		if err := validateStream(&sc, f+"."); err != nil {
+			return err
+		}
+		c.Streams[typ] = sc
+	}
+	return nil
+}
+
+func notPrintable(r rune) bool { return r < ' ' || r == 0x7f }
+
+// validateStream checks the values and brings them into one form.
+func validateStream(c *StreamConfig, field string) error {
+	bad := func(name, problem string, args ...any) error {
+		return &ConfigError{field + name, fmt.Sprintf(problem, args...)}
+	}
+	if c.URL == "" {
+		return bad("url", "is missing")
+	}
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil:
+		// The error of the parser may quote a password.
+		return bad("url", "is not a URL: expected rtsp://host/path")
+	case u.Scheme != "rtsp" && u.Scheme != "rtsps":
+		return bad("url", "begins with %q: only rtsp:// and rtsps:// cameras can be recorded", u.Scheme)
+	case u.Hostname() == "":
+		return bad("url", "names no host: expected rtsp://host/path")
+	}
+	if u.User != nil {
+		password, _ := u.User.Password()
+		if c.Username != "" && c.Username != u.User.Username() || c.Password != "" && c.Password != password {
+			return bad("url", "has a user that differs from username and password")
+		}
+		c.Username, c.Password = u.User.Username(), password
+		u.User = nil
+	}
+	c.URL = u.String()
+	switch c.RTSPTransport {
+	case "":
+		c.RTSPTransport = "tcp"
+	case "tcp", "udp":
+	default:
+		return bad("rtspTransport", "is %q: it must be tcp or udp", c.RTSPTransport)
+	}
+	const least = 16 << 20
+	if c.RetainBytes < 0 {
+		return bad("retainBytes", "is %d: it cannot be negative", c.RetainBytes)
+	}
+	if c.Record && c.RetainBytes != 0 && c.RetainBytes < least {
+		return bad("retainBytes", "is %d: a recorded stream needs at least %d bytes, or 0 for no limit of its own", c.RetainBytes, least)
+	}
+	const mostDays = 36500
+	if c.RetainDays < 0 || c.RetainDays > mostDays {
+		return bad("retainDays", "is %d: it must be from 1 to %d days, or 0 for no limit", c.RetainDays, mostDays)
+	}
+	if c.FlushIfSec == nil {
+		n := defaultFlushIfSec
+		c.FlushIfSec = &n
+	}
+	if n := *c.FlushIfSec; n < 0 || n > 3600 {
+		return bad("flushIfSec", "is %d: it must be from 0 to 3600 seconds", n)
+	}
+	if d := c.SampleFileDir; d != "" {
+		if !filepath.IsAbs(d) {
+			return bad("sampleFileDir", "is %q: it must be an absolute path", d)
+		}
+		c.SampleFileDir = filepath.Clean(d)
+		if fi, err := os.Stat(c.SampleFileDir); err != nil || !fi.IsDir() {
+			return bad("sampleFileDir", "%s is not a directory", d)
+		}
+	}
+	return nil
+}
+
+// put inserts and updates validated cameras. The caller holds flushing. Once
+// something is written, the change is brought to its end whoever asked for it.
+func (s *Store) put(ctx context.Context, cameras []CameraConfig, list string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := s.addDirs(ctx, cameras, list); err != nil {
+		return err
+	}
+	known := make(map[string]*Camera)
+	for _, c := range s.Cameras() {
+		known[c.Name] = c
+	}
+	var change db.Change
+	for _, c := range cameras {
+		cc := db.CameraChange{Camera: db.Camera{Name: c.ShortName, Description: c.Description}}
+		old := known[c.ShortName]
+		if old != nil {
+			cc.ID, cc.UUID = old.ID, old.UUID
+		}
+		for _, typ := range slices.Sorted(maps.Keys(c.Streams)) {
+			sc := c.Streams[typ]
+			row := db.Stream{
+				Type: typ, URL: sc.URL, Username: sc.Username, Password: sc.Password, Transport: sc.RTSPTransport,
+				Record: sc.Record, RetainBytes: sc.RetainBytes, RetainDays: int32(sc.RetainDays), FlushIfSec: int32(*sc.FlushIfSec),
+				DirID: s.dirAt(sc.SampleFileDir).id,
+			}
+			if row.Record {
+				row.OwedFrom = max(1, s.wall())
+			}
+			if old != nil {
+				row.CameraID = old.ID
+				if st := old.Stream(typ); st != nil {
+					row.ID = st.id
+					if was := st.settings(); was.Record || !row.Record {
+						row.OwedFrom = was.OwedFrom
+					}
+					if st.dir != nil && st.dir.id != row.DirID {
+						return &ConfigError{"cameras." + c.ShortName + ".streams." + typ + ".sampleFileDir",
+							"cannot change while the stream exists: its recordings are in " + st.dir.path}
+					}
+				}
+			}
+			cc.Streams = append(cc.Streams, row)
+		}
+		change.Cameras = append(change.Cameras, cc)
+	}
+	if err := s.db.ApplyConfig(ctx, &change); err != nil {
+		return s.verdict(err)
+	}
+	if err := s.reload(ctx); err != nil {
+		return err
+	}
+	// A limit that was lowered holds from now on. The change itself is made,
+	// whether or not the disk has room for that.
+	err := s.flushLocked(ctx, whyChanged)
+	if err == nil || errors.Is(err, ErrPoisoned) || s.poisoned.Load() {
+		return err
+	}
+	s.log.Error("flush failed; trying again in a minute", "err", err)
+	s.plan(nil, confPlan, time.Now().Add(flushRetry))
+	return nil
+}
+
+// dirAt returns the directory at a path, "" being the default one.
+func (s *Store) dirAt(path string) *directory {
+	if path == "" {
+		path = defaultDir
+	}
+	path = s.resolve(path)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, d := range s.dirs {
+		if d.path == path {
+			return d
+		}
+	}
+	return nil
+}
+
+// addDirs takes the sample directories that are new into use, all or none.
+func (s *Store) addDirs(ctx context.Context, cameras []CameraConfig, list string) error {
+	var change db.Change
+	for i, c := range cameras {
+		for _, typ := range slices.Sorted(maps.Keys(c.Streams)) {
+			path := c.Streams[typ].SampleFileDir
+			var err error
+			if d := s.dirAt(path); d != nil {
+				err = d.fault()
+			} else if !slices.ContainsFunc(change.Dirs, func(d db.Dir) bool { return d.Path == path }) {
+				err = s.checkDir(path)
+				change.Dirs = append(change.Dirs, db.Dir{Path: path})
+			}
+			if err != nil {
+				field := "streams." + typ + ".sampleFileDir"
+				if list != "" {
+					field = fmt.Sprintf("%s[%d].%s", list, i, field)
+				}
+				return &ConfigError{field, err.Error()}
+			}
+		}
+	}
+	if len(change.Dirs) == 0 {
+		return nil
+	}
+	if err := s.db.ApplyConfig(ctx, &change); err != nil {
+		return s.verdict(err)
+	}
+	dirs, err := s.openDirs(ctx, change.Dirs)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		s.start(d)
+	}
+	for _, d := range dirs {
+		if err := d.fault(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDir makes sure that a directory can be taken into use.
+func (s *Store) checkDir(path string) error {
+	disk, err := s.cfg.openDir(path)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	names, err := disk.Foreign()
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%s is not empty: it holds %s; give the recorder an empty directory", path, strings.Join(names, ", "))
+	}
+	if m, err := disk.ReadMeta(); err == nil {
+		return fmt.Errorf("%s belongs to an installation already (database %s)", path, m.DatabaseUUID)
+	}
+	return nil
+}
+
+// reload takes over the configuration from the database.
+func (s *Store) reload(ctx context.Context) error {
+	state, err := s.db.State(ctx)
+	if err != nil {
+		return err
+	}
+	s.take(state)
+	return nil
+}
+
+// take makes a configuration the one in force.
+func (s *Store) take(state *db.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.build(state)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// mostLeft is more files of a stream without a row than a process leaves whose
+// flushes commit.
+const mostLeft = 4 * probeAhead
+
+// DeleteCamera removes a camera and all its footage: the rows at once, the
+// files soon after. Its runs end with ErrRemoved.
+func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
+	c, ok := s.Camera(uuid)
+	if !ok {
+		return fmt.Errorf("camera %s: %w", uuid, ErrNotFound)
+	}
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // from here on it is brought to its end
+	change := db.Change{DeleteCameras: []int32{c.ID}}
+	deleted := make(map[int32]bool)
+	for _, st := range c.Streams {
+		deleted[st.id] = true
+		st.mu.Lock()
+		st.removing = true // no file is begun that is not named here
+		for _, rec := range st.recent {
+			if rec.created {
+				change.Garbage = append(change.Garbage, db.Garbage{DirID: st.dir.id, ID: rec.id()})
+			}
+		}
+		if st.dir.fault() != nil {
+			// Nobody has looked what an earlier process left there without a row.
+			for no := st.nextNo; no < st.nextNo+mostLeft; no++ {
+				change.Garbage = append(change.Garbage, db.Garbage{DirID: st.dir.id, ID: int64(st.id)<<32 | int64(no)})
+			}
+		}
+		st.mu.Unlock()
+	}
+	if err := s.db.ApplyConfig(ctx, &change); err != nil {
+		for _, st := range c.Streams {
+			st.mu.Lock()
+			st.removing = false
+			st.mu.Unlock()
+		}
+		return s.verdict(err)
+	}
+	for _, st := range c.Streams {
+		st.mu.Lock()
+		st.unsynced(-st.unsyncedBytes)
+		st.keeps(-st.keptBytes)
+		st.removed = true
+		if st.arrived != nil {
+			close(st.arrived)
+			st.arrived = nil
+		}
+		st.mu.Unlock()
+	}
+	state, err := s.db.State(ctx)
+	if err != nil {
+		return err
+	}
+	s.take(state)
+	for _, g := range state.Garbage {
+		if id, _ := db.SplitID(g.ID); deleted[id] {
+			s.discard([]db.Garbage{g})
+		}
+	}
+	return nil
+}

@@ -1,0 +1,455 @@
+package store
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
+)
+
+// scenario is one life, and what went before it.
+type scenario struct {
+	name    string
+	hook    func(*Config)
+	prepare func(*life) // the life before: the power fails somewhere in it
+	kill    bool        // not the power: the process alone, with a new file not synced
+	unset   bool        // the clock is not set at first
+	live    func(*life)
+}
+
+// begun is the last moment at which a file was begun and nothing of it synced.
+func begun(moments []*moment, log []sampledirtest.Op) *moment {
+	for _, m := range slices.Backward(moments) {
+		cut := sampledirtest.At(sampledirtest.State{}, log, m.ops)
+		if n := cut.Unsynced(); n > 2 && cut.Op(0).Kind == sampledirtest.Create && cut.Op(n-1).Kind == sampledirtest.Append {
+			return m
+		}
+	}
+	panic("no file is begun in this life")
+}
+
+// at is what the clock shows at first.
+func (sc *scenario) at() time.Time {
+	if !sc.unset {
+		return time.Time{}
+	}
+	return clockUnset.Std()
+}
+
+// run lives a scenario and lets the power fail everywhere in it.
+func (sc *scenario) run(t *testing.T, seed uint64) *crash {
+	c := &crash{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), seen: make(map[state]*found)}
+	var before *life
+	if sc.prepare != nil {
+		synctest.Test(t, func(t *testing.T) {
+			l := bear(t, sampledirtest.State{}, nil, sc.at())
+			l.unset = sc.unset
+			l.watch()
+			l.mustOpen()
+			sc.prepare(l)
+			l.note()
+			m, log := l.moments[len(l.moments)-1], l.disk.Log()
+			if sc.kill {
+				m = begun(l.moments, log)
+			}
+			disk := l.disk.Fork(m.ops)
+			if !sc.kill {
+				cut := sampledirtest.At(l.begin, log, m.ops)
+				disk = sampledirtest.New(cut.State(func(int) sampledirtest.Fate { return sampledirtest.Any(c.rng) }, c.rng))
+			}
+			if err := l.close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			before = &life{disk: disk, moments: []*moment{m}}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l := bear(t, sampledirtest.State{}, nil, sc.at())
+		if before != nil {
+			m := before.moments[0]
+			l = bear(t, before.disk.Content(), m.db, m.at)
+			if sc.kill {
+				l.begin = sampledirtest.State{}
+				l.disk = before.disk
+			}
+			l.known = m.known
+		}
+		l.hook, l.unset = sc.hook, sc.unset
+		l.watch()
+		l.mustOpen()
+		if before != nil {
+			l.mu.Lock()
+			l.known = l.survey().pieces()
+			l.mu.Unlock()
+		}
+		stop := l.tick()
+		sc.live(l)
+		stop()
+		if err := l.close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		l.note()
+		c.l = l
+		if t.Failed() {
+			t.Logf("log:\n%s", l.log)
+		}
+	})
+	if !t.Failed() {
+		c.everywhere()
+	}
+	return c
+}
+
+// scenarios are the lives in which the power fails.
+var scenarios = []scenario{
+	{name: "record", live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 120, false)).Stream("main"), 0)
+		f.play(l, 20*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "rotate", live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 40, false)).Stream("main"), 0)
+		f.play(l, 100*time.Second)
+		f.run.End("test")
+	}},
+	{name: "two streams", live: func(l *life) {
+		c := l.put(settings("front", plenty, 20, true))
+		var both sync.WaitGroup
+		for i, st := range c.Streams {
+			both.Go(func() {
+				time.Sleep(time.Duration(i) * 430 * time.Millisecond)
+				f := l.play(st, 0)
+				f.play(l, 35*time.Second)
+				f.run.End("test")
+			})
+		}
+		both.Wait()
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "flush", live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 3, false)).Stream("main"), 0)
+		for i := range 10 {
+			f.play(l, 2300*time.Millisecond)
+			f = l.next(f, "camera closed")
+			if i%3 == 2 { // as a change of configuration does, before the next step
+				if err := l.s.Load().flush(l.Context(), "by hand"); err != nil {
+					l.Error(err)
+				}
+			}
+			time.Sleep(300 * time.Millisecond)
+		}
+		f.run.End("test")
+	}},
+	{name: "retention", live: func(l *life) {
+		f := l.play(l.put(settings("front", 24<<10, 4, false)).Stream("main"), 0)
+		for range 14 {
+			f.play(l, 3*time.Second)
+			f = l.next(f, "camera closed")
+		}
+		f.run.End("test")
+		time.Sleep(8 * time.Second)
+	}},
+	{name: "garbage", live: func(l *life) {
+		f := l.play(l.put(settings("front", 16<<10, 3, false)).Stream("main"), 0)
+		for i := range 9 {
+			switch i {
+			case 3: // files that cannot be unlinked for a while
+				l.disk.Fail(sampledirtest.Unlink, 1, 12, syscall.EIO)
+			case 6: // the process is restarted with garbage at hand
+				f.run.End("restart")
+				l.restart()
+				f = l.play(l.main("front"), f.n)
+			}
+			f.play(l, 2*time.Second)
+			f = l.next(f, "camera closed")
+		}
+		f.run.End("test")
+		time.Sleep(6 * time.Second)
+	}},
+	{name: "adoption", prepare: func(l *life) {
+		c := l.put(settings("front", plenty, 120, true))
+		var both sync.WaitGroup
+		for _, st := range c.Streams {
+			both.Go(func() {
+				f := l.play(st, 0)
+				for range 4 {
+					f.play(l, 2700*time.Millisecond)
+					f = l.next(f, "camera closed")
+				}
+				f.play(l, 1500*time.Millisecond)
+			})
+		}
+		both.Wait()
+	}, live: func(l *life) {
+		var both sync.WaitGroup
+		for _, st := range l.camera("front").Streams {
+			both.Go(func() {
+				f := l.play(st, 500)
+				f.play(l, 4*time.Second)
+				f.run.End("test")
+			})
+		}
+		both.Wait()
+	}},
+	{name: "killed, and the camera comes back", kill: true, prepare: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 8, false)).Stream("main"), 0)
+		f.play(l, 6*time.Second)
+		f = l.next(f, "camera closed")
+		f.play(l, 7*time.Second)
+	}, live: func(l *life) {
+		f := l.play(l.main("front"), 500)
+		f.play(l, 6*time.Second)
+		f = l.next(f, "camera closed")
+		f.play(l, 6*time.Second)
+		f.run.End("test")
+	}},
+	{name: "full directory", live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 6, false)).Stream("main"), 0)
+		f.play(l, 5500*time.Millisecond)
+		l.fault()
+		l.capacity(8 << 10)
+		f.play(l, 4*time.Second)
+		f = l.next(f, "camera closed")
+		f.play(l, 6*time.Second)
+		l.capacity(0)
+		f.play(l, 3*time.Second)
+		l.faultless()
+		f.play(l, 5*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "disk full", hook: func(cfg *Config) { cfg.RingBytes = 6000 }, live: func(l *life) {
+		const disk = 256 << 10 // its floor is four blocks
+		l.capacity(disk)
+		c := l.put(settings("front", 0, 5, true))
+		both := [2]*feed{l.play(c.Stream("main"), 0), l.play(c.Stream("sub"), 0)}
+		play := func(d time.Duration, next bool) {
+			var wg sync.WaitGroup
+			for i, f := range both {
+				wg.Go(func() {
+					f.play(l, d)
+					if next {
+						both[i] = l.next(f, "camera closed")
+					}
+				})
+			}
+			wg.Wait()
+		}
+		for range 4 {
+			play(2500*time.Millisecond, true)
+		}
+		for _, free := range []int64{24 << 10, 12 << 10} { // others come, and the oldest goes
+			l.disk.Fill(0)
+			sp, err := l.disk.Space()
+			if err != nil {
+				l.Error(err)
+			}
+			l.disk.Fill(sp.Free - free)
+			play(3*time.Second, true)
+		}
+		l.fault()
+		l.disk.Fill(disk) // until nothing is left
+		play(20*time.Second, false)
+		if in := c.Streams[0].Info(); !strings.Contains(in.DirError, "recording pauses") {
+			l.Errorf("on a full disk the directory says %q", in.DirError)
+		}
+		l.disk.Fill(0)
+		play(3*time.Second, true)
+		l.faultless()
+		play(6*time.Second, false)
+		for _, f := range both {
+			f.run.End("test")
+		}
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "memory full because the directory is", hook: func(cfg *Config) { cfg.RingBytes = 6000 }, live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 10, false)).Stream("main"), 0)
+		f.play(l, 4500*time.Millisecond)
+		l.fault()
+		for range 2 {
+			l.capacity(12 << 10)
+			f.play(l, 12*time.Second)
+			l.capacity(0)
+			f.play(l, 3*time.Second)
+			l.disk.Fail(sampledirtest.Append, 1, 7, syscall.EIO)
+			for range 4 {
+				f.play(l, 2200*time.Millisecond)
+				f = l.next(f, "camera closed")
+			}
+		}
+		l.faultless()
+		f.play(l, 4*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "memory full over a rotation", hook: func(cfg *Config) { cfg.RingBytes = 24_000 }, live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 10, false)).Stream("main"), 0)
+		f.play(l, 10*time.Second)
+		l.fault()
+		l.capacity(8 << 10)
+		f.play(l, 40*time.Second)
+		l.capacity(0)
+		f.play(l, 3*time.Second)
+		l.faultless()
+		f.play(l, 4*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "file that does not sync", live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 8, true)).Stream("main"), 0)
+		for _, before := range []time.Duration{4500 * time.Millisecond, 5 * time.Second, 3300 * time.Millisecond} {
+			f.play(l, before)
+			l.fault()
+			l.disk.Fail(sampledirtest.Sync, 1, 1, syscall.EIO)
+			f.play(l, 3*time.Second)
+			l.faultless()
+		}
+		l.fault()
+		l.disk.Fail(sampledirtest.Sync, 1, 4, syscall.ENOSPC)
+		f.play(l, 20*time.Second) // and the pause that the failures made
+		l.faultless()
+		for fails := range 2 { // with a recording behind it
+			f.play(l, 3300*time.Millisecond)
+			l.fault()
+			l.disk.Fail(sampledirtest.Sync, 1, 1+2*fails, syscall.EIO)
+			f = l.next(f, "camera closed")
+			f.play(l, time.Duration(2+6*fails)*time.Second)
+			l.faultless()
+		}
+		f.play(l, 3*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "wall clock that steps", live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 5, false)).Stream("main"), 0)
+		for _, step := range []time.Duration{time.Hour, -3 * time.Hour, 50 * 365 * 24 * time.Hour, -60 * 365 * 24 * time.Hour} {
+			f.play(l, 2500*time.Millisecond)
+			l.clock(step)
+			f.play(l, 2500*time.Millisecond)
+			f = l.next(f, "camera closed")
+		}
+		f.play(l, 2*time.Second)
+		f.run.End("test")
+	}},
+	{name: "clock that is set", unset: true, live: func(l *life) {
+		c := l.put(settings("front", plenty, 4, true))
+		var both sync.WaitGroup
+		for i, st := range c.Streams {
+			both.Go(func() {
+				time.Sleep(time.Duration(i) * 2600 * time.Millisecond)
+				f := l.play(st, 0)
+				for range 3 {
+					f.play(l, 3300*time.Millisecond)
+					f = l.next(f, "camera closed")
+				}
+				f.play(l, 1500*time.Millisecond)
+				f.run.End("test")
+			})
+		}
+		time.Sleep(9300 * time.Millisecond) // both have rows
+		l.stepped.Store(int64(-l.shift))
+		both.Wait()
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "killed before the clock is set", unset: true, kill: true, prepare: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 5, false)).Stream("main"), 0)
+		f.play(l, 4*time.Second)
+		f = l.next(f, "camera closed")
+		f.play(l, 4*time.Second)
+	}, live: func(l *life) {
+		f := l.play(l.main("front"), 500)
+		f.play(l, 5*time.Second)
+		l.stepped.Store(int64(-l.shift))
+		f.play(l, 4*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "camera deleted", live: func(l *life) {
+		front, back := l.put(settings("front", 24<<10, 4, true)), l.put(settings("back", plenty, 10, false))
+		f, g, h := l.play(front.Stream("main"), 0), l.play(front.Stream("sub"), 0), l.play(back.Stream("main"), 0)
+		var all sync.WaitGroup
+		all.Go(func() { h.play(l, 17*time.Second) })
+		all.Go(func() {
+			for range 3 {
+				g.play(l, 2600*time.Millisecond)
+				g = l.next(g, "camera closed")
+			}
+		})
+		for range 4 {
+			f.play(l, 2*time.Second)
+			f = l.next(f, "camera closed")
+		}
+		f.play(l, 700*time.Millisecond)
+		l.deleteCamera(front)
+		all.Wait()
+		f.run.End("test")
+		h.run.End("test")
+		time.Sleep(2 * time.Second)
+	}},
+	{name: "limit lowered", live: func(l *life) {
+		f := l.play(l.put(settings("front", plenty, 4, false)).Stream("main"), 0)
+		for i := range 10 {
+			f.play(l, 2*time.Second)
+			f = l.next(f, "camera closed")
+			switch i {
+			case 5:
+				l.put(settings("front", 20<<10, 4, false))
+			case 8:
+				l.put(settings("front", 8<<10, 4, false))
+			}
+		}
+		f.run.End("test")
+		time.Sleep(5 * time.Second)
+	}},
+	{name: "stop and start", live: func(l *life) {
+		f := l.play(l.put(settings("front", 40<<10, 60, false)).Stream("main"), 0)
+		for range 4 {
+			f.play(l, 3400*time.Millisecond)
+			f.run.End("stop")
+			l.restart()
+			f = l.play(l.main("front"), (f.n+4)/5*5)
+		}
+		f.run.End("test")
+	}},
+}
+
+// clock steps the wall clock.
+func (l *life) clock(by time.Duration) { l.stepped.Add(int64(by)) }
+
+// A power cut, at any moment and whatever it leaves of what was not synced,
+// costs nothing that was durable, and at most two seconds of what was not; and
+// the recorder goes on as if nothing had been.
+func TestPowerCutCostsNothingDurable(t *testing.T) {
+	seed := runSeed(t)
+	var lives, cuts, states, again, asked atomic.Int64
+	t.Run("at every moment", func(t *testing.T) {
+		for i := range scenarios {
+			sc := &scenarios[i]
+			t.Run(sc.name, func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				c := sc.run(t, seed+uint64(i)<<32)
+				t.Logf("%d operations, %d moments, %d power cuts, %d different states, %d cuts of the start after one, %v",
+					len(c.log), len(c.l.moments), c.cuts, len(c.seen), c.again, time.Since(began).Round(time.Millisecond))
+				lives.Add(1)
+				cuts.Add(int64(c.cuts))
+				states.Add(int64(len(c.seen)))
+				again.Add(int64(c.again))
+				asked.Add(int64(c.asked))
+			})
+		}
+	})
+	t.Logf("%d power cuts left %d different states; in %d of the starts the power failed again; SQLite checked %d databases",
+		cuts.Load(), states.Load(), again.Load(), asked.Load())
+	if n := cuts.Load(); n < 10_000 && int(lives.Load()) == len(scenarios) && !testing.Short() && !t.Failed() {
+		t.Errorf("only %d power cuts", n)
+	}
+}

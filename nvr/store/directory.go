@@ -1,0 +1,624 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"holdfast/nvr/media"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// syncEvery is how often a directory writes what its streams have for it and
+// makes it durable: with the time of one sync, the most that a power cut costs.
+const syncEvery = time.Second
+
+// probeAhead is how many recordings of a stream in a row can be without a
+// file on the disk. The start looks that far ahead for files that the
+// database does not know; no file is created that it would not reach.
+const probeAhead = 16
+
+// directory is a sample directory and the one goroutine that writes to it:
+// fragments of all its streams once a second, then their sync, then the
+// unlinking of garbage. Whatever fails is tried again at the next tick, in
+// the same order; the streams do not wait for it.
+type directory struct {
+	store     *Store
+	id        int32
+	uuid      string
+	path      string
+	blockSize int64
+
+	files map[int64]*writeFile // open for writing, by recording
+
+	ending bool // the last steps
+	moved  bool // a step has left something to another file
+
+	wake   chan chan struct{} // asks for a step now; answered when it is done
+	looked time.Time          // when garbage was last looked at
+
+	mu sync.Mutex // a leaf: nothing is called under it
+
+	// unavailable says why the directory is not used at all: missing, or not
+	// ours. dir is its directory otherwise, which the goroutine, the only one
+	// to change it, reads without the lock.
+	unavailable error
+	dir         sampledir.Dir
+
+	err     error               // of the step that fails now
+	since   time.Time           // when it began to fail
+	working time.Time           // since when a step is under way; zero between steps
+	garbage []int64             // to unlink; their garbage rows are committed
+	gone    []int64             // unlinked durably; their rows can go
+	held    map[int64]time.Time // what garbage and gone hold, each id once, and since when
+	well    time.Time           // when a step last came to its end behind one that failed
+	alarm   string              // why garbage only grows, "" when it does not
+	raised  bool                // the log says that it does
+	room    room
+}
+
+// writeFile is a sample file that is being written.
+type writeFile struct {
+	sampledir.File
+	written int64
+	synced  int64 // -1: it was cut since
+}
+
+// work is what one step has to write for one recording.
+type work struct {
+	rec       *recording
+	fragments []*fragment // from the first that is not durable
+	upTo      int         // how many fragments of the recording are durable after this step
+	size      int64       // of its file then
+	last      bool        // nothing follows
+}
+
+// problem says what keeps the directory from taking writes, "" when nothing.
+func (d *directory) problem() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unavailable != nil {
+		return d.unavailable.Error()
+	}
+	if d.err != nil {
+		return d.err.Error()
+	}
+	return ""
+}
+
+// run is the directory's goroutine.
+func (d *directory) run(ctx context.Context) {
+	if !d.await(ctx) {
+		return
+	}
+	t := time.NewTicker(syncEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			d.finish()
+			for _, f := range d.files {
+				f.Close()
+			}
+			return
+		case <-t.C:
+			d.step()
+		case done := <-d.wake:
+			d.step()
+			close(done)
+		}
+	}
+}
+
+// finish runs the last steps: one, and more while a file does not sync and
+// there is another to write.
+func (d *directory) finish() {
+	d.ending = true
+	for range 3 {
+		d.moved = false
+		if d.step(); !d.moved {
+			return
+		}
+	}
+}
+
+// stepNow runs a step and waits for it.
+func (d *directory) stepNow(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case d.wake <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.store.stopped:
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// step writes, syncs and collects once. The error state of the directory is
+// that of the last step.
+func (d *directory) step() {
+	if d.store.poisoned.Load() {
+		return
+	}
+	d.mu.Lock()
+	d.working = time.Now()
+	err := d.err
+	d.mu.Unlock()
+	if err != nil && (!diskFull(err) || d.dir.Moved()) {
+		err = d.prove()
+	} else {
+		err = nil
+	}
+	if err == nil {
+		if err = d.look(); err == nil {
+			err = d.write(false)
+		} else if werr := d.write(true); werr != nil {
+			err = werr
+		}
+		// On a full disk this is what makes room.
+		if cerr := d.collect(); err == nil {
+			err = cerr
+		}
+	}
+	d.mu.Lock()
+	d.working = time.Time{}
+	was := d.err
+	if was == nil && err != nil {
+		d.since = time.Now()
+	}
+	d.err = err
+	if was != nil && err == nil {
+		d.well = time.Now()
+	}
+	since := d.since
+	d.mu.Unlock()
+	if err == nil {
+		d.reportLost()
+	}
+	d.lookAtGarbage()
+	switch {
+	case err != nil && (was == nil || was.Error() != err.Error()):
+		d.store.log.Error("sample directory does not take writes; trying again every second", "dir", d.path, "err", err)
+	case err == nil && was != nil:
+		d.store.log.Info("sample directory takes writes again", "dir", d.path, "after", time.Since(since).Round(time.Second))
+	}
+}
+
+// reportLost says what fell out of memory while the disk took nothing.
+func (d *directory) reportLost() {
+	for _, st := range d.store.streamsIn(d) {
+		st.mu.Lock()
+		lost := st.lostFrames
+		st.lostFrames = 0
+		st.mu.Unlock()
+		if lost > 0 {
+			d.store.log.Warn("pictures fell out of memory before the disk took them", "camera", st.name, "stream", st.typ, "frames", lost)
+		}
+	}
+}
+
+// write makes durable what the streams have given so far. While recording pauses
+// it only ends recordings of which all is durable that is left: once they are
+// committed, they can go.
+func (d *directory) write(paused bool) error {
+	d.sweep()
+	jobs, waiting := d.take(paused)
+	defer func() {
+		for _, w := range jobs {
+			st := w.rec.st
+			st.mu.Lock()
+			w.rec.inWork = w.rec.durable
+			st.mu.Unlock()
+		}
+	}()
+	// An error is of one file, or of the whole disk: the other files show
+	// which. What failed is tried again in the next step.
+	failed := waiting
+	fail := func(err error) {
+		if failed == nil {
+			failed = err
+		}
+	}
+	entries := false // a new file's entry in the directory is not durable yet
+	var written []*work
+	var behind *Stream // one of its files was not written: those behind it wait
+	for _, w := range jobs {
+		if w.rec.st == behind || !w.begin() {
+			continue
+		}
+		created, err := d.append(w)
+		entries = entries || created
+		if errors.Is(err, fs.ErrExist) {
+			d.yield(w, err)
+		} else if err != nil {
+			behind = w.rec.st
+			fail(err)
+		} else {
+			written = append(written, w)
+		}
+	}
+	var good, dirty, there []*work
+	var files []sampledir.File
+	for _, w := range written {
+		f := d.files[w.rec.id()]
+		if f != nil {
+			there = append(there, w)
+		}
+		if f != nil && f.synced != f.written {
+			dirty, files = append(dirty, w), append(files, f.File)
+		} else {
+			good = append(good, w)
+		}
+	}
+	for i, err := range d.dir.SyncFiles(files) {
+		w := dirty[i]
+		if err != nil {
+			d.abandon(w, err)
+			fail(err)
+			continue
+		}
+		f := d.files[w.rec.id()]
+		f.synced = f.written
+		good = append(good, w)
+	}
+	if entries {
+		if err := d.dir.Sync(); err != nil {
+			d.store.poison(err)
+			return err
+		}
+	}
+	for _, w := range there {
+		w.rec.st.hasEntry(w.rec.no)
+	}
+	for _, w := range good {
+		d.settle(w)
+	}
+	return failed
+}
+
+// take gives all units that the directory's streams have collected their place
+// in the files. waiting is why one of the streams is not asked now.
+func (d *directory) take(paused bool) (jobs []*work, waiting error) {
+	for _, st := range d.store.streamsIn(d) {
+		st.mu.Lock()
+		if st.syncFails > 0 && time.Now().Before(st.syncAgain) && !d.ending {
+			waiting = st.syncErr
+			st.mu.Unlock()
+			continue
+		}
+		for _, rec := range st.recent {
+			if st.removing || rec.settled || rec.broken {
+				continue
+			}
+			if !rec.created && rec.no-st.createdNo > probeAhead {
+				// The database has to know first that those before have no file.
+				d.store.plan(st, rec.no-1, time.Now())
+				break
+			}
+			if paused && (!rec.sealed || rec.durable < len(rec.taken) || len(rec.pending)+len(rec.pendingAudio) > 0) {
+				break
+			}
+			rec.takeFragments()
+			last := rec.sealed && len(rec.pending) == 0
+			if rec.durable == len(rec.taken) && !last {
+				continue
+			}
+			rec.inWork = len(rec.taken)
+			jobs = append(jobs, &work{
+				rec: rec, fragments: rec.taken[rec.durable:], upTo: len(rec.taken), size: rec.size, last: last,
+			})
+			if st.syncFails > 0 && !d.ending {
+				break // one file shows whether the disk syncs again
+			}
+		}
+		st.mu.Unlock()
+	}
+	return jobs, waiting
+}
+
+// sweep closes the files of recordings that ended without the directory: they
+// were cut where they are durable.
+func (d *directory) sweep() {
+	open := make(map[int64]struct{})
+	for _, st := range d.store.streamsIn(d) {
+		st.mu.Lock()
+		for _, rec := range st.recent {
+			if !rec.settled {
+				open[rec.id()] = struct{}{}
+			}
+		}
+		st.mu.Unlock()
+	}
+	for id := range d.files {
+		if _, ok := open[id]; !ok {
+			d.close(id)
+		}
+	}
+}
+
+// begin notes that the file of a recording may exist from now on, and not before
+// it is tried: one behind others that cannot be written keeps a number that may
+// change. It reports whether there is something to do: the recording may have
+// moved, or its camera is being deleted and no file is begun.
+func (w *work) begin() bool {
+	rec, st := w.rec, w.rec.st
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if rec.broken || !rec.created && st.removing {
+		return false
+	}
+	rec.created = rec.created || w.upTo > 0
+	return true
+}
+
+// append brings the file of a recording up to its last fragment, from the
+// byte that an earlier try reached. One of which nothing is left needs none.
+func (d *directory) append(w *work) (created bool, err error) {
+	id := w.rec.id()
+	f := d.files[id]
+	if w.upTo == 0 {
+		return false, nil
+	}
+	if f == nil {
+		file, err := d.dir.Create(id)
+		if err != nil {
+			return false, err
+		}
+		f = &writeFile{File: file}
+		d.files[id] = f
+		created = true
+	}
+	if init := w.rec.init; f.written < int64(len(init)) {
+		got, err := f.Append(f.written, init[f.written:])
+		f.written += got
+		if err != nil {
+			return created, err
+		}
+	}
+	for _, fr := range w.fragments {
+		if f.written >= fr.pos+fr.size {
+			continue
+		}
+		bufs := make([][]byte, 0, 1+len(fr.payload))
+		bufs = append(bufs, fr.AppendHeader(make([]byte, 0, fr.headerSize), fr.payload...))
+		bufs = append(bufs, fr.payload...)
+		got, err := f.Append(f.written, skip(bufs, f.written-fr.pos)...)
+		f.written += got
+		if err != nil {
+			return created, err
+		}
+	}
+	if w.last && f.written > w.size {
+		// A fragment was begun that fell out of memory since.
+		if err := f.Truncate(w.size); err != nil {
+			return created, err
+		}
+		f.written, f.synced = w.size, -1
+	}
+	return created, nil
+}
+
+// skip takes the first n bytes off bufs.
+func skip(bufs [][]byte, n int64) [][]byte {
+	for n > 0 {
+		if n < int64(len(bufs[0])) {
+			bufs[0] = bufs[0][n:]
+			break
+		}
+		n -= int64(len(bufs[0]))
+		bufs = bufs[1:]
+	}
+	return bufs
+}
+
+// yield gives up a recording whose place is taken by a file that nobody knows
+// of. That file is left alone; the stream goes on with the next number.
+func (d *directory) yield(w *work, err error) {
+	st, rec := w.rec.st, w.rec
+	st.mu.Lock()
+	rec.created = false
+	if rec.promised > 0 {
+		st.rewrite(rec, err)
+		st.mu.Unlock()
+		return
+	}
+	rec.broken = true
+	rec.cut(0)
+	rec.lost = note{rec.start, DiskError, shorten(err.Error())}
+	if rec.sealed {
+		st.settled(rec)
+	}
+	st.mu.Unlock()
+	d.store.log.Error("recording given up: there is a file in its place", "camera", st.name, "stream", st.typ,
+		"recording", rec.no, "err", err)
+}
+
+// settle notes what has become durable, and lets go of its bytes.
+func (d *directory) settle(w *work) {
+	st, rec := w.rec.st, w.rec
+	st.mu.Lock()
+	if rec.broken {
+		st.mu.Unlock()
+		return
+	}
+	if w.upTo > rec.durable {
+		st.undurable.Store(int64(time.Since(d.store.opened))) // what is left has waited from now
+	}
+	for _, f := range rec.taken[rec.durable:w.upTo] {
+		st.unsynced(-f.cost)
+		st.watermark = max(st.watermark, rec.start.Add(media.Duration(f.videoEnd)))
+		st.durableTo = rec.received.Add(media.Duration(f.videoEnd).Std())
+	}
+	rec.durable = w.upTo
+	st.syncFails = 0
+	released := rec.keepPromise()
+	rec.keepGroup()
+	if w.last {
+		st.settled(rec)
+	}
+	st.mu.Unlock()
+	for _, old := range released {
+		d.cutOff(old, old.size)
+	}
+	if w.last {
+		d.close(rec.id())
+	}
+}
+
+// abandon ends a recording whose file failed to sync. The bytes behind what is
+// durable may be lost though a second sync would report success (reliability.md
+// finding 1), so there is none: they are written again, to another file.
+func (d *directory) abandon(w *work, err error) {
+	st, rec := w.rec.st, w.rec
+	st.mu.Lock()
+	if rec.broken { // moved with the one before it
+		st.mu.Unlock()
+		d.cutOff(rec, 0) // the next start would read it from the page cache, and sync it again
+		return
+	}
+	durable := rec.size
+	if rec.durable < len(rec.taken) {
+		durable = rec.taken[rec.durable].pos
+	}
+	frames := rec.video.Samples
+	st.backOff(err)
+	next := st.rewrite(rec, err)
+	if next != nil {
+		frames -= rec.video.Samples + next.video.Samples
+	} else {
+		rec.broken = true
+		st.shorten(rec, rec.durable, reasonDiskError)
+		rec.lost = diskNote(err)
+		rec.lost.at = rec.start
+		frames -= rec.video.Samples
+		if rec.sealed {
+			st.settled(rec)
+		}
+	}
+	st.mu.Unlock()
+	log := d.store.log.With("camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", err)
+	if next != nil {
+		d.moved = true
+		log.Error("sample file did not sync; what is not durable is written to another", "again", next.no)
+	} else {
+		log.Error("sample file did not sync; its unsynced end is lost")
+	}
+	if next != nil {
+		if f := d.files[rec.id()]; f != nil {
+			d.truncate(rec, f, durable)
+		}
+		return
+	}
+	d.cutOff(rec, durable)
+}
+
+// cutOff takes what does not count off the file of a recording that has ended
+// early, and closes it. Nobody relies on that.
+func (d *directory) cutOff(rec *recording, size int64) {
+	if f := d.files[rec.id()]; f != nil {
+		d.truncate(rec, f, size)
+		d.close(rec.id())
+	}
+}
+
+func (d *directory) truncate(rec *recording, f *writeFile, size int64) {
+	if err := f.Truncate(size); err != nil {
+		d.store.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+	}
+}
+
+func (d *directory) close(id int64) {
+	if f := d.files[id]; f != nil {
+		if err := f.Close(); err != nil {
+			d.store.log.Warn("close sample file", "recording", idString(id), "err", err)
+		}
+		delete(d.files, id)
+	}
+}
+
+// unlinksPerStep keeps a big clean-up from delaying the next sync.
+const unlinksPerStep = 64
+
+// collect unlinks garbage: files whose garbage rows are committed. Their rows
+// go with the next flush, after the directory was synced (R30).
+func (d *directory) collect() error {
+	d.mu.Lock()
+	ids := d.garbage[:min(len(d.garbage), unlinksPerStep)]
+	d.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	var done, left []int64
+	var failed error
+	for _, id := range ids {
+		d.close(id)
+		if err := d.dir.Unlink(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			left, failed = append(left, id), err
+			continue
+		}
+		done = append(done, id)
+	}
+	if len(done) > 0 {
+		if err := d.dir.Sync(); err != nil {
+			d.store.poison(err)
+			return err
+		}
+	}
+	d.mu.Lock()
+	d.gone = append(d.gone, done...)
+	// What could not be unlinked waits behind the rest.
+	d.garbage = append(slices.Clone(d.garbage[len(ids):]), left...)
+	d.mu.Unlock()
+	return failed
+}
+
+// discard gives the directory files to unlink. Their garbage rows must be
+// committed.
+func (d *directory) discard(ids ...int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range ids {
+		d.hold(id)
+	}
+}
+
+// hold takes a file to unlink over, and reports false when it has it already.
+// The caller holds mu.
+func (d *directory) hold(id int64) bool {
+	if _, twice := d.held[id]; twice {
+		return false
+	}
+	d.held[id] = time.Now()
+	d.garbage = append(d.garbage, id)
+	return true
+}
+
+// collected forgets the first n files that are gone: their rows are, too.
+func (d *directory) collected(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range d.gone[:n] {
+		delete(d.held, id)
+	}
+	d.gone = slices.Clone(d.gone[n:])
+}
+
+// hangs reports for how long the directory has been at one step. A step that
+// fails is no hang: it is tried again.
+func (d *directory) hangs() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.working.IsZero() {
+		return 0
+	}
+	return time.Since(d.working)
+}

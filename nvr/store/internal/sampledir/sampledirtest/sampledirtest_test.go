@@ -1,0 +1,228 @@
+package sampledirtest
+
+import (
+	"errors"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// must is for steps that are not what a test is about.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func create(t *testing.T, d *Dir, id int64) sampledir.File {
+	t.Helper()
+	f, err := d.Create(id)
+	must(t, err)
+	return f
+}
+
+func write(t *testing.T, f sampledir.File, at int64, s string) {
+	t.Helper()
+	if n, err := f.Append(at, []byte(s)); int(n) != len(s) || err != nil {
+		t.Fatalf("append: %d, %v", n, err)
+	}
+}
+
+// now is the moment after all operations so far.
+func now(d *Dir) *Cut { return At(State{}, d.Log(), d.Len()) }
+
+func TestOnlyWhatWasSyncedIsSure(t *testing.T) {
+	d := New(State{})
+	f := create(t, d, 1)
+	write(t, f, 0, "abc")
+	if st := now(d).Durable(); len(st.Files) != 0 {
+		t.Errorf("before any sync there is %v", st.Files)
+	}
+	must(t, f.Sync())
+	if st := now(d).Durable(); len(st.Files) != 0 {
+		t.Errorf("P2: without a sync of the directory there is %v", st.Files)
+	}
+	must(t, d.Sync())
+	write(t, f, 3, "def")
+	must(t, f.Truncate(1))
+	if got := string(now(d).Durable().Files[1]); got != "abc" {
+		t.Errorf("P1: the file holds %q", got)
+	}
+	must(t, d.Unlink(1))
+	if st := now(d).Durable(); string(st.Files[1]) != "abc" {
+		t.Errorf("P5: the unlink is not undone: %v", st.Files)
+	}
+	must(t, d.Sync())
+	if st := now(d).Durable(); len(st.Files) != 0 {
+		t.Errorf("P2: after the sync of the directory there is %v", st.Files)
+	}
+}
+
+func TestNothingOrdersWhatWasNotSynced(t *testing.T) {
+	d := New(State{})
+	f := create(t, d, 1)
+	must(t, d.Sync())
+	write(t, f, 0, "abc")
+	write(t, f, 3, "def")
+	c := now(d)
+	if n := c.Unsynced(); n != 2 {
+		t.Fatalf("%d operations are not synced, want 2", n)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	seen := make(map[string]bool)
+	for range 10_000 {
+		seen[string(c.State(func(int) Fate { return Any(rng) }, rng).Files[1])] = true
+	}
+	for _, want := range []string{"", "abc", "abcdef", "\x00\x00\x00def", "\x00\x00\x00", "ab", "abcde", "abc\x00\x00\x00"} {
+		if !seen[want] {
+			t.Errorf("P3, P4: the file never holds %q", want)
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("%d contents: where is the garbage?", len(seen))
+	}
+}
+
+func TestFailedSyncDropsForGood(t *testing.T) {
+	d := New(State{})
+	f := create(t, d, 1)
+	must(t, d.Sync())
+	write(t, f, 0, "abc")
+	d.Fail(Sync, 1, 1, syscall.EIO)
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("sync: %v", err)
+	}
+	must(t, f.Sync())
+	if got := string(d.Content().Files[1]); got != "abc" {
+		t.Errorf("it reads as %q", got)
+	}
+	if got := string(now(d).Durable().Files[1]); got != "" {
+		t.Errorf("a second sync made %q durable", got)
+	}
+	g := create(t, d, 2)
+	must(t, g.Close())
+	d.Fail(DirSync, 1, 1, syscall.EIO)
+	if err := d.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("sync of the directory: %v", err)
+	}
+	must(t, d.Sync())
+	if _, there := now(d).Durable().Files[2]; there {
+		t.Error("a second sync of the directory made an entry durable")
+	}
+}
+
+func TestMetaFileIsMadeDurably(t *testing.T) {
+	d := New(State{})
+	m := sampledir.Meta{CompleteOpen: 1}
+	must(t, d.WriteMeta(m))
+	log := d.Log()
+	for n := range len(log) {
+		if st := At(State{}, log, n).Durable(); st.Meta != nil {
+			t.Errorf("it is sure after %d of %d operations", n, len(log))
+		}
+	}
+	if st := At(State{}, log, len(log)).Durable(); st.Meta == nil || *st.Meta != m {
+		t.Errorf("at the end it is %v", st.Meta)
+	}
+}
+
+func TestFailedSyncKeepsTheMetaSyncedBefore(t *testing.T) {
+	d := New(State{})
+	m := sampledir.Meta{CompleteOpen: 1, InProgressOpen: 2}
+	must(t, d.WriteMeta(m))
+	d.Fail(SyncMeta, 1, 1, syscall.EIO)
+	if err := d.WriteMeta(sampledir.Meta{CompleteOpen: 2}); !errors.Is(err, syscall.EIO) {
+		t.Errorf("write: %v", err)
+	}
+	if st := now(d).Durable(); st.Meta == nil || *st.Meta != m {
+		t.Errorf("what is sure of it is %v", st.Meta)
+	}
+}
+
+func TestFaultsComeWhenTheyShouldAndGo(t *testing.T) {
+	d := New(State{})
+	f := create(t, d, 1)
+	d.Fail(Append, 2, 2, syscall.ENOSPC)
+	at := int64(0)
+	for i, fails := range []bool{false, true, true, false} {
+		n, err := f.Append(at, []byte("abcdef"))
+		at += n
+		if (err != nil) != fails || fails && !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("append %d: %v", i, err)
+		}
+	}
+	if d.Failed(Append) != 2 {
+		t.Errorf("%d failed", d.Failed(Append))
+	}
+	d.Fail(Unlink, 1, -1, syscall.EIO)
+	for range 3 {
+		if err := d.Unlink(1); !errors.Is(err, syscall.EIO) {
+			t.Errorf("unlink: %v", err)
+		}
+	}
+	d.Heal()
+	must(t, d.Unlink(1))
+}
+
+func TestFullDiskTakesWhatFits(t *testing.T) {
+	d := New(State{})
+	d.SetCapacity(2 * BlockSize)
+	f, g := create(t, d, 1), create(t, d, 2)
+	write(t, f, 0, "abc")
+	n, err := g.Append(0, make([]byte, 5000))
+	if n != BlockSize || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("append: %d, %v", n, err)
+	}
+	must(t, d.Unlink(1))
+	if n, err = g.Append(n, make([]byte, 904)); n != 904 || err != nil {
+		t.Errorf("append where there is room: %d, %v", n, err)
+	}
+	if s, err := d.Space(); s.Free != 0 || err != nil {
+		t.Errorf("space: %+v, %v", s, err)
+	}
+}
+
+func TestPowerCutLeavesAStateToGoOnFrom(t *testing.T) {
+	d := New(State{})
+	f := create(t, d, 1)
+	write(t, f, 0, "abc")
+	must(t, errors.Join(f.Sync(), d.Sync()))
+	st := now(d).Durable()
+	e := New(st)
+	g, err := e.Recover(1)
+	must(t, err)
+	must(t, errors.Join(g.Truncate(1), g.Sync()))
+	if got := string(At(st, e.Log(), e.Len()).Durable().Files[1]); got != "a" {
+		t.Errorf("after the cut: %q", got)
+	}
+	if string(st.Files[1]) != "abc" || e.OpenFiles() != 1 {
+		t.Errorf("the first state is %q now; %d files open", st.Files[1], e.OpenFiles())
+	}
+}
+
+func TestKilledProcessLeavesWhatWasNotSynced(t *testing.T) {
+	d := New(State{})
+	f := create(t, d, 1)
+	must(t, d.Sync())
+	write(t, f, 0, "abc")
+	e := d.Fork(d.Len())
+	write(t, f, 3, "def")
+	if got := string(e.Content().Files[1]); got != "abc" {
+		t.Errorf("the next process reads %q", got)
+	}
+	if !d.Fork(d.Len()).Content().Equal(d.Content()) {
+		t.Error("a fork is not the same")
+	}
+	if got := string(now(e).Durable().Files[1]); got != "" {
+		t.Errorf("the end of a process made %q durable", got)
+	}
+	g, err := e.Recover(1)
+	must(t, err)
+	must(t, g.Sync())
+	if got := string(now(e).Durable().Files[1]); got != "abc" {
+		t.Errorf("after a sync %q is durable", got)
+	}
+}

@@ -1,0 +1,192 @@
+package sampledir
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loopFS mounts an ext4 of its own, so that what the kernel counts of its disk
+// is of the benchmark alone, and returns where, and the disk's statistics.
+func loopFS(b testing.TB) (dir string, stat func() (flushes, bytes int64)) {
+	b.Helper()
+	if os.Getuid() != 0 {
+		b.Skip("mounting a loop device needs root")
+	}
+	run := func(name string, args ...string) string {
+		b.Helper()
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			b.Skipf("%s: %v: %s", name, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	file := filepath.Join(b.TempDir(), "disk")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Truncate(file, 2<<30); err != nil {
+		b.Fatal(err)
+	}
+	run("mke2fs", "-q", "-t", "ext4", "-F", file)
+	disk := run("losetup", "--find", "--show", file)
+	b.Cleanup(func() { run("losetup", "--detach", disk) })
+	dir = b.TempDir()
+	// As the appliance mounts its data partition.
+	if err := unix.Mount(disk, dir, "ext4", unix.MS_NOATIME|unix.MS_LAZYTIME, "errors=remount-ro"); err != nil {
+		b.Skip(err)
+	}
+	b.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			b.Error(err)
+		}
+	})
+	return dir, func() (flushes, bytes int64) {
+		// Documentation/block/stat: the 7th is sectors written, the 16th flushes.
+		text, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(disk), "stat"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		f := strings.Fields(string(text))
+		if len(f) < 16 {
+			b.Skipf("the kernel counts no flushes: %q", text)
+		}
+		sectors, _ := strconv.ParseInt(f[6], 10, 64)
+		flushes, _ = strconv.ParseInt(f[15], 10, 64)
+		return flushes, sectors * 512
+	}
+}
+
+// A second of 16 streams costs the disk four flushes at most (design, numbers).
+func TestSixteenFilesCostFourFlushes(t *testing.T) {
+	dir, stat := loopFS(t)
+	d, err := OpenDisk(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var files []File
+	for i := range 16 {
+		f, err := d.Create(int64(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	const seconds, most = 20, 4
+	before, _ := stat()
+	for at := range int64(seconds) {
+		for _, f := range files {
+			if _, err := f.Append(at*10_000, make([]byte, 10_000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, err := range d.SyncFiles(files) {
+			if err != nil {
+				t.Errorf("file %d: %v", i, err)
+			}
+		}
+	}
+	after, _ := stat()
+	if n := after - before; n < seconds || n > most*seconds {
+		t.Errorf("%d flushes of the disk in %d steps, want at least one and at most %d each", n, seconds, most)
+	}
+}
+
+// BenchmarkSync compares the ways of making durable what n streams of 4 Mb/s
+// have given in a second. An operation is such a second, without the waiting.
+func BenchmarkSync(b *testing.B) {
+	const second = 500_000
+	all := func(n int, f func(i int) error) error {
+		var wg sync.WaitGroup
+		errs := make([]error, n)
+		for i := range n {
+			wg.Go(func() { errs[i] = f(i) })
+		}
+		wg.Wait()
+		for _, err := range errs {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, way := range []struct {
+		name string
+		sync func(d *Disk, files []File) error
+	}{
+		{"fdatasync in turn", func(_ *Disk, files []File) error {
+			for _, f := range files {
+				if err := f.Sync(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"fdatasync at once", func(_ *Disk, files []File) error {
+			return all(len(files), func(i int) error { return files[i].Sync() })
+		}},
+		{"syncfs", func(d *Disk, _ []File) error { return d.syncWhole() }},
+	} {
+		for _, n := range []int{1, 8, 16} {
+			b.Run(fmt.Sprintf("%s/streams=%d", way.name, n), func(b *testing.B) {
+				dir, stat := loopFS(b)
+				d, err := OpenDisk(dir)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer d.Close()
+				var files []File
+				for i := range n {
+					f, err := d.Create(int64(i))
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer f.Close()
+					files = append(files, f)
+				}
+				if err := d.Sync(); err != nil {
+					b.Fatal(err)
+				}
+				payload := make([]byte, second)
+				for i := range payload {
+					payload[i] = byte(i * i)
+				}
+				flushes, bytes := stat()
+				var syncing, worst time.Duration
+				b.ResetTimer()
+				for at := int64(0); b.Loop(); at += second {
+					for _, f := range files {
+						if _, err := f.Append(at%(60*second), payload); err != nil {
+							b.Fatal(err)
+						}
+					}
+					began := time.Now()
+					if err := way.sync(d, files); err != nil {
+						b.Fatal(err)
+					}
+					took := time.Since(began)
+					syncing += took
+					worst = max(worst, took)
+				}
+				after, written := stat()
+				b.ReportMetric(float64(after-flushes)/float64(b.N), "flushes/op")
+				b.ReportMetric(float64(written-bytes)/float64(b.N)/float64(n*second), "written/given")
+				b.ReportMetric(float64(syncing.Milliseconds())/float64(b.N), "sync-ms/op")
+				b.ReportMetric(float64(worst.Milliseconds()), "worst-ms")
+			})
+		}
+	}
+}

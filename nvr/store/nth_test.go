@@ -1,0 +1,341 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
+)
+
+// torn makes what a power cut left: files to adopt, the last of each stream
+// with a torn end, and garbage.
+func torn(t *testing.T) (st sampledirtest.State, files *dbFiles, at time.Time, known map[int64]piece) {
+	below := make(map[int64]int64) // up to here they have rows
+	synctest.Test(t, func(t *testing.T) {
+		l := bear(t, sampledirtest.State{}, nil, time.Time{})
+		l.mustOpen()
+		l.disk.Fail(sampledirtest.Unlink, 1, -1, syscall.EIO)
+		l.busy(l.put(settings("front", 20<<10, 6, true)).Streams, 0)
+		l.note()
+		l.disk.Before = func() { // in the middle of the last step
+			if known == nil {
+				l.note()
+				known, files, at = l.known, l.db, l.now()
+				for _, st := range l.s.Load().allStreams() {
+					below[int64(st.id)] = int64(st.committedBelow())
+				}
+				log := l.disk.Log()
+				st = sampledirtest.At(sampledirtest.State{}, log, len(log)).State(
+					func(int) sampledirtest.Fate { return sampledirtest.Torn }, rand.New(rand.NewPCG(1, 1)))
+			}
+		}
+		f := l.play(l.main("front"), 400)
+		f.play(l, 2500*time.Millisecond)
+		f.run.End("test")
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, stream := range []int64{1, 2} {
+		newest := slices.Max(slices.DeleteFunc(slices.Collect(maps.Keys(st.Files)), func(id int64) bool { return id>>32 != stream }))
+		if newest&(1<<32-1) > below[stream] { // a flush may have come at the same time
+			st.Files[newest] = append(st.Files[newest], "torn"...)
+		}
+	}
+	return st, files, at, known
+}
+
+// busy lets cameras come and go, and somebody watch. It ends early when the
+// process would.
+func (l *life) busy(streams []*Stream, from int) {
+	l.Helper()
+	var feeds []*feed
+	for _, st := range streams {
+		if st.Unavailable() == nil {
+			feeds = append(feeds, l.play(st, from))
+		}
+	}
+	for i := range 5 {
+		for range 11 {
+			for _, f := range feeds {
+				if err := f.one(); err != nil {
+					l.Errorf("picture %d: %v", f.n-1, err)
+				}
+			}
+			time.Sleep(200 * time.Millisecond)
+			if l.s.Load().poisoned.Load() {
+				break
+			}
+		}
+		for j, f := range feeds {
+			feeds[j] = l.next(f, "camera closed")
+			if segments, err := f.run.st.Segments(context.Background(), f.run.st.committedBelow(), f.run.st.committedBelow()); err == nil && i > 2 {
+				if r, err := segments[0].Open(); err == nil {
+					r.Close()
+				}
+			}
+		}
+	}
+	for _, f := range feeds {
+		f.run.End("test")
+	}
+}
+
+// committedBelow is the newest recording with a row.
+func (st *Stream) committedBelow() int32 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.committedNo - 1
+}
+
+// Whatever operation of the directory fails, and whether it fails once or until
+// the disk is well again: nothing is lost that was durable, the error is shown,
+// and recording goes on by itself; after a failed sync of the directory, and
+// after faults at the start, when the process is started again.
+func TestEveryOperationFails(t *testing.T) {
+	seed := runSeed(t)
+	begin, files, at, known := torn(t)
+	// How many of each kind there are when nothing fails.
+	count := make(map[sampledirtest.Kind]int)
+	atStart := 0 // of them syncs of the directory before the first step
+	// again starts the next store after the power failed in l.
+	again := func(t *testing.T, rng *rand.Rand, l *life) *life {
+		l.db = l.copyDB()
+		log := l.disk.Log()
+		cut := sampledirtest.At(begin, log, len(log))
+		return bear(t, cut.State(func(int) sampledirtest.Fate { return sampledirtest.Any(rng) }, rng), l.db, l.now())
+	}
+	finish := func(next *life, known map[int64]piece) {
+		next.mustOpen()
+		m := &moment{known: known, pardoned: true}
+		if problems := m.lost(next.survey()); len(problems) > 0 {
+			next.Errorf("lost: %s", strings.Join(problems, "\n\t"))
+		}
+		next.goOn(1_000_000)
+		if err := next.close(); err != nil {
+			next.Errorf("close: %v", err)
+		}
+	}
+	one := func(t *testing.T, rng *rand.Rand, arm func(*sampledirtest.Dir), kind sampledirtest.Kind) (reached bool) {
+		synctest.Test(t, func(t *testing.T) {
+			l := bear(t, begin, files, at)
+			l.known = known
+			l.disk.Before, l.disk.After = l.peek, l.peek
+			arm(l.disk)
+			shown, restart := l.suffer(kind)
+			if kind == "" {
+				for _, op := range l.disk.Log() {
+					if count[op.Kind]++; op.Kind == sampledirtest.DirSync && count[sampledirtest.Create] == 0 {
+						atStart++
+					}
+				}
+			}
+			reached = l.disk.Failed(kind) > 0
+			shown = shown || strings.Contains(l.log.String(), "does not take writes")
+			step := kind == sampledirtest.Create || kind == sampledirtest.Append || kind == sampledirtest.Sync || kind == sampledirtest.Unlink
+			if step && reached && !shown && !restart {
+				t.Error("no error was shown")
+			}
+			if kind == sampledirtest.DirSync && reached && !restart {
+				t.Error("the process goes on after a failed sync of the directory")
+			}
+			l.disk.Heal()
+			if !restart {
+				l.recovers(kind)
+			}
+			// The power fails, and all is there.
+			l.peek()
+			known := l.known // what Close makes durable came after it
+			next := again(t, rng, l)
+			if s := l.s.Load(); s != nil {
+				if err := s.Close(t.Context()); err != nil {
+					if !errors.Is(err, ErrPoisoned) || !restart {
+						t.Errorf("close: %v", err)
+					}
+					s.db.Close() // as the end of the process would
+				}
+			}
+			finish(next, known)
+			if t.Failed() {
+				t.Logf("log:\n%s", l.log)
+				for i, op := range l.disk.Log() {
+					if op.Err != nil && !strings.Contains(op.Err.Error(), "not exist") {
+						t.Logf("operation %d: %v", i, op)
+					}
+				}
+			}
+		})
+		return reached
+	}
+	// A store that is not opened because a sync of the directory failed leaves
+	// its database open, which no bubble may end with.
+	poisoned := func(t *testing.T, rng *rand.Rand, arm func(*sampledirtest.Dir)) {
+		l := bear(t, begin, files, at)
+		arm(l.disk)
+		if err := l.open(); !errors.Is(err, ErrPoisoned) {
+			t.Errorf("open: %v", err)
+		}
+		synctest.Test(t, func(t *testing.T) { finish(again(t, rng, l), known) })
+	}
+	one(t, rand.New(rand.NewPCG(seed, 0)), func(*sampledirtest.Dir) {}, "")
+	t.Logf("operations: %v", count)
+	runs := 0
+	t.Run("of", func(t *testing.T) {
+		for _, kind := range []sampledirtest.Kind{
+			sampledirtest.Create, sampledirtest.Append, sampledirtest.Sync, sampledirtest.DirSync, sampledirtest.Unlink,
+			sampledirtest.Truncate, sampledirtest.Open, sampledirtest.Recover, sampledirtest.Read, sampledirtest.Statfs,
+			sampledirtest.ReadMeta, sampledirtest.WriteMeta, sampledirtest.SyncMeta,
+		} {
+			every := 1
+			switch kind {
+			case sampledirtest.Read: // those of the start only, and all alike
+				count[kind], every = 24, 6
+			case sampledirtest.Statfs: // one each second
+				every = 8
+			}
+			if count[kind] == 0 {
+				t.Errorf("there is no %s to fail", kind)
+			}
+			if testing.Short() {
+				every *= 18
+			}
+			for _, err := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+				for times, word := range map[int]string{1: "once", -1: "for ever"} {
+					runs += (count[kind] + every - 1) / every
+					t.Run(fmt.Sprintf("%s/%v/%s", kind, err, word), func(t *testing.T) {
+						t.Parallel()
+						rng := rand.New(rand.NewPCG(seed, uint64(err)<<8|uint64(len(kind)+len(word))))
+						for n := 1; n <= count[kind] && !t.Failed(); n += every {
+							arm := func(d *sampledirtest.Dir) { d.Fail(kind, n, times, err) }
+							if kind == sampledirtest.DirSync && n <= atStart {
+								poisoned(t, rng, arm)
+							} else if !one(t, rng, arm, kind) && n < count[kind]*3/4 {
+								t.Errorf("%s number %d was not reached", kind, n) // lives differ a little
+							}
+							if t.Failed() {
+								t.Errorf("seed %d: %s number %d of %d failed %s with %v", seed, kind, n, count[kind], word, err)
+							}
+						}
+					})
+				}
+			}
+		}
+	})
+	t.Logf("%d operations failed, each in a life of its own", runs)
+}
+
+// peek takes down what is durable.
+func (l *life) peek() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look()
+}
+
+// suffer lives with a fault. It reports whether an error was shown, and whether
+// the process has to be started again.
+func (l *life) suffer(kind sampledirtest.Kind) (shown, restart bool) {
+	l.mustOpen()
+	s := l.s.Load()
+	c := l.camera("front")
+	for _, st := range c.Streams {
+		if err := st.Unavailable(); err != nil {
+			// A file that could not be read, or a directory not recognised,
+			// at the start: nothing is written there until the next.
+			shown, restart = true, true
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.busy(c.Streams, 600)
+	}()
+	for {
+		select {
+		case <-done:
+			time.Sleep(3500 * time.Millisecond) // the second flush, and what it gives up
+			select {
+			case err := <-s.Fatal():
+				if !errors.Is(err, ErrPoisoned) {
+					l.Errorf("fatal: %v", err)
+				}
+				return true, true
+			default:
+			}
+			return shown, restart
+		case <-time.After(250 * time.Millisecond):
+			shown = shown || c.Streams[0].Info().DirError != ""
+			if err := s.Healthy(context.Background()); err != nil {
+				l.Errorf("a disk that fails is tried again, and no reason to restart: %v", err)
+			}
+		}
+	}
+}
+
+// recovers lives on after the fault has gone.
+func (l *life) recovers(kind sampledirtest.Kind) {
+	l.Helper()
+	s := l.s.Load()
+	st := l.main("front")
+	if kind == sampledirtest.Sync {
+		time.Sleep(20 * time.Second) // the pause that the failures made
+	}
+	f := l.play(st, 900)
+	f.play(l, 4*time.Second)
+	if in := st.Info(); in.DirError != "" {
+		l.Errorf("4 s after the disk is well again it is shown as %q", in.DirError)
+	}
+	st.mu.Lock()
+	rec := st.recent[len(st.recent)-1]
+	first, n := int(rec.dts0/pictureStep), rec.video.Samples
+	durable := 0
+	for _, fr := range rec.taken[:rec.durable] {
+		durable += len(fr.Video)
+	}
+	st.mu.Unlock()
+	if first != 900 || n-durable > 10 {
+		l.Errorf("the newest recording begins with picture %d, %d of %d pictures are durable", first, durable, n)
+	}
+	f.run.End("test")
+	time.Sleep(2 * time.Second)
+	for range 2 {
+		if err := s.flush(l.Context(), "by hand"); err != nil {
+			l.Errorf("flush: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+	}
+	got := l.survey()
+	if kind == sampledirtest.Sync {
+		l.complete(got)
+	}
+	if state, err := s.db.State(l.Context()); err != nil || len(state.Garbage) > 0 {
+		l.Errorf("garbage is left: %v, %v", state.Garbage, err)
+	}
+}
+
+// complete makes sure that of what came in nothing is missing, but what had to go
+// to keep the limit.
+func (l *life) complete(got *found) {
+	l.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, p := range l.sent {
+		stream, _ := db.SplitID(id)
+		fs := got.streams[stream]
+		if len(fs.recs) > 0 && fs.recs[0].first > p.first {
+			continue // deleted, or its first part is
+		}
+		if !fs.has(p) {
+			l.Errorf("recording %s: pictures %d and %d more came in, and not all are there", idString(id), p.first, p.n-1)
+		}
+	}
+}

@@ -1,0 +1,418 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/media"
+	"holdfast/nvr/mp4"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// ErrDatabaseLost: the database is damaged or missing, while sample directories
+// hold footage of it, and there is no copy to go back to.
+var ErrDatabaseLost = errors.New("the database is lost")
+
+// restorer brings back the database of a data directory.
+type restorer struct {
+	data     string
+	log      *slog.Logger
+	progress func()
+	dirs     []*restoredDir // whose meta file is whole
+	uuid     string         // of the database
+}
+
+type restoredDir struct {
+	disk *sampledir.Disk
+	path string
+	meta sampledir.Meta
+}
+
+// candidate is a copy of the database.
+type candidate struct {
+	dir  *restoredDir // nil: file is a plain database
+	file string
+	b    sampledir.Backup
+}
+
+// restoreIfLost restores the database from the newest good copy in the sample
+// directories when it is damaged or missing although a sample directory names
+// it. A data directory that is new, and one that is well, are left as they are.
+// For the cost of a start it looks only where a start looks, and at all of it
+// when damage was seen before.
+func restoreIfLost(ctx context.Context, cfg *Config) error {
+	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress}
+	defer r.close()
+	path := filepath.Join(cfg.Dir, "db")
+	why, err := lost(ctx, path, cfg.Dir)
+	if err != nil || why == nil {
+		return err
+	}
+	lock, err := db.Lock(path)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := r.open(); err != nil {
+		return err
+	}
+	if len(r.dirs) == 0 {
+		return nil // nothing was recorded, so nothing is lost
+	}
+	var candidates []candidate
+	for _, d := range r.dirs {
+		for _, b := range d.disk.Backups() {
+			if b.DatabaseUUID == r.uuid {
+				candidates = append(candidates, candidate{dir: d, file: filepath.Join(d.path, b.Name), b: b})
+			}
+		}
+	}
+	slices.SortStableFunc(candidates, func(a, b candidate) int {
+		return -cmp.Or(cmp.Compare(a.b.Open, b.b.Open), cmp.Compare(a.b.Time, b.b.Time))
+	})
+	removeOldDamaged(cfg.Dir)
+	for _, c := range candidates {
+		kept, dropped, err := r.restore(ctx, c)
+		if err == nil {
+			os.Remove(filepath.Join(cfg.Dir, suspectName))
+			cfg.Log.Warn("database restored from a copy; what was recorded since comes in from the files", "cause", why,
+				"copy", c.file, "made", media.Time(c.b.Time), "kept", kept, "rows_without_files", dropped)
+			return nil
+		}
+		if ctx.Err() != nil || !errors.Is(err, errBadCopy) {
+			return fmt.Errorf("restore database %s from %s: %w", path, c.file, err)
+		}
+		cfg.Log.Error("a copy of the database is not usable", "copy", c.file, "err", err)
+	}
+	return fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir)
+}
+
+// lost says what is wrong with a database, nil when nothing seems to be.
+func lost(ctx context.Context, path, data string) (why, err error) {
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("it is missing"), nil
+	case err != nil:
+		return nil, err
+	case fi.Size() == 0:
+		return errors.New("it is empty"), nil
+	}
+	d, err := db.Inspect(ctx, db.Config{Path: path})
+	if err == nil {
+		defer d.Close()
+		if err = d.Load(ctx); err == nil {
+			err = readEnds(ctx, d)
+		}
+	}
+	if err == nil {
+		_, serr := os.Stat(filepath.Join(data, suspectName))
+		if serr != nil {
+			return nil, nil
+		}
+		found, err := d.Integrity(ctx)
+		if db.Damaged(err) {
+			return err, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(found) > 0 {
+			return fmt.Errorf("%s (and %d more)", found[0], len(found)-1), nil
+		}
+		return nil, os.Remove(filepath.Join(data, suspectName)) // it has come to its senses
+	}
+	if db.Damaged(err) {
+		return err, nil
+	}
+	return nil, nil // what else is wrong is said when it is opened
+}
+
+// readEnds reads what a start reads of each stream.
+func readEnds(ctx context.Context, d *db.DB) error {
+	state, err := d.State(ctx)
+	if err != nil {
+		return err
+	}
+	for _, st := range state.Streams {
+		if _, _, _, err := d.Range(ctx, st.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Restore puts a copy of the database, as Backup makes it, in the place of the
+// one in the data directory, and brings it up to the sample directories. The
+// recorder must not run. It returns where the old one is.
+func Restore(ctx context.Context, data, from string, log *slog.Logger) (kept string, err error) {
+	r := &restorer{data: data, log: log, progress: func() {}}
+	defer r.close()
+	lock, err := db.Lock(filepath.Join(data, "db"))
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := r.open(); err != nil {
+		return "", err
+	}
+	if len(r.dirs) == 0 {
+		return "", fmt.Errorf("%s has no sample directory that says whose it is", data)
+	}
+	kept, _, err = r.restore(ctx, candidate{file: from})
+	return kept, err
+}
+
+// open opens the sample directories. Those of another database than the first
+// names are left out.
+func (r *restorer) open() error {
+	for _, p := range knownDirs(r.data) {
+		path := resolvePath(r.data, p)
+		disk, err := sampledir.OpenDisk(path)
+		if err != nil {
+			continue // it is said when the store opens it
+		}
+		m, err := disk.ReadMeta()
+		if err != nil || r.uuid != "" && m.DatabaseUUID != r.uuid {
+			disk.Close()
+			continue
+		}
+		r.uuid = m.DatabaseUUID
+		r.dirs = append(r.dirs, &restoredDir{disk: disk, path: path, meta: m})
+	}
+	return nil
+}
+
+func (r *restorer) close() {
+	for _, d := range r.dirs {
+		d.disk.Close()
+	}
+}
+
+// errBadCopy: another copy may do.
+var errBadCopy = errors.New("bad copy")
+
+// restore makes a database of a copy, brings it up to the directories, and puts
+// it in its place. All is done beside it, so that after a power cut the next
+// start begins again.
+func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropped int, err error) {
+	path := filepath.Join(r.data, "db.restoring")
+	removeDatabase(path, false)
+	defer func() {
+		if err != nil {
+			removeDatabase(path, false)
+		}
+	}()
+	if err := r.copyOut(c, path); err != nil {
+		return "", 0, err
+	}
+	if _, err := db.Verify(ctx, path, r.uuid); err != nil {
+		return "", 0, fmt.Errorf("%w: %w", errBadCopy, err)
+	}
+	r.progress()
+	d, err := db.Open(ctx, db.Config{Path: path, Log: r.log})
+	if err != nil {
+		return "", 0, err
+	}
+	err = func() error {
+		m, err := r.since(ctx, d)
+		if err != nil {
+			return err
+		}
+		dropped = len(m.Drop)
+		if err := d.Mend(ctx, m); err != nil {
+			return err
+		}
+		return d.Checkpoint(ctx)
+	}()
+	if err := errors.Join(err, d.Close()); err != nil {
+		return "", 0, err
+	}
+	if err := syncFile(path); err != nil {
+		return "", 0, err
+	}
+	kept, err = replaceDatabase(r.data, path)
+	return kept, dropped, err
+}
+
+// copyOut copies a candidate to path.
+func (r *restorer) copyOut(c candidate, path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if c.dir == nil {
+		from, err := os.Open(c.file)
+		if err != nil {
+			return err
+		}
+		defer from.Close()
+		if _, err := io.Copy(f, from); err != nil {
+			return err
+		}
+		return f.Sync()
+	}
+	full := false // of our own disk, which another copy does not mend
+	w := writerFunc(func(b []byte) (int, error) {
+		n, err := f.Write(b)
+		full = full || err != nil
+		return n, err
+	})
+	if err := c.dir.disk.ReadBackup(c.b, w, func() error { r.progress(); return nil }); err != nil {
+		if !full {
+			err = fmt.Errorf("%w: %w", errBadCopy, err)
+		}
+		return err
+	}
+	return f.Sync()
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// since says what has happened to the directories since the copy was made:
+//
+//   - opens have gone by, of which files and directories speak, so that the next
+//     one gets a number of its own;
+//   - files of rows are gone: retention has deleted them;
+//   - the first files behind a stream's next number may be gone, too, so that
+//     adoption has to begin at the first that is there;
+//   - streams may have come, whose numbers must not be given again.
+func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
+	state, err := d.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := &db.Mend{NextNo: make(map[int32]int32), Totals: true}
+	last := int32(0)
+	if err := d.Opens(ctx, func(o db.OpenRow) error { last = o.ID; return db.ErrStop }); err != nil {
+		return nil, err
+	}
+	newest := last
+	opens, placed := make(map[int32]db.OpenRow), make(anchorsOf)
+	unknown := make(map[int32]bool)
+	for _, k := range r.dirs {
+		newest = max(newest, k.meta.CompleteOpen, k.meta.InProgressOpen)
+		i := slices.IndexFunc(state.Dirs, func(row db.Dir) bool { return row.UUID == k.meta.DirUUID })
+		if i < 0 {
+			r.log.Error("sample directory came after the copy of the database; its recordings are not listed until a rebuild", "dir", k.path)
+			continue
+		}
+		row := state.Dirs[i]
+		if k.meta.CompleteOpen > row.LastCompleteOpen {
+			m.Complete = append(m.Complete, db.Dir{ID: row.ID, LastCompleteOpen: k.meta.CompleteOpen})
+		}
+		ids, _, err := k.disk.List(func(int) { r.progress() })
+		if err != nil {
+			return nil, err
+		}
+		for _, st := range state.Streams {
+			first, _ := slices.BinarySearch(ids, db.CompositeID(st.ID, 0))
+			end, _ := slices.BinarySearch(ids, db.CompositeID(st.ID+1, 0))
+			if err := r.dropped(ctx, d, &st, row.ID, ids[first:end], m); err != nil {
+				return nil, err
+			}
+			if st.DirID != row.ID {
+				continue
+			}
+			next, _ := slices.BinarySearch(ids, db.CompositeID(st.ID, st.NextNo))
+			if next < end {
+				_, no := db.SplitID(ids[next])
+				m.NextNo[st.ID] = no
+			}
+			for _, id := range ids[min(next, end):end] {
+				r.progress()
+				a, err := beginning(k.disk, id)
+				if err != nil || a.DatabaseUUID != r.uuid || a.OpenID <= last {
+					continue // adoption judges it
+				}
+				newest = max(newest, a.OpenID)
+				start, since := media.Time(max(1, a.StartTime90k-a.SinceOpen90k)), media.Duration(0)
+				if a.OpenStart90k != 0 {
+					// Later files know better: the clock may have been set.
+					start, since = media.Time(a.OpenStart90k), media.Duration(a.SinceOpen90k)
+				}
+				for _, o := range a.OpensBefore {
+					placed.of(o.OpenID).take(&a, o.Start90k)
+				}
+				if o, ok := opens[a.OpenID]; !ok || since > o.Duration || since == o.Duration && start < o.Start {
+					opens[a.OpenID] = db.OpenRow{ID: a.OpenID, UUID: a.OpenUUID, Start: start, End: start.Add(since), Duration: since}
+				}
+			}
+		}
+		for _, id := range ids {
+			streamID, _ := db.SplitID(id)
+			m.LastStream = max(m.LastStream, streamID)
+			if !slices.ContainsFunc(state.Streams, func(st db.Stream) bool { return st.ID == streamID }) {
+				unknown[streamID] = true
+			}
+		}
+	}
+	if len(unknown) > 0 {
+		r.log.Error("there are files of streams that came after the copy of the database, or were deleted; they are not listed until a rebuild", "streams", len(unknown))
+	}
+	for id := last + 1; id <= newest; id++ {
+		o := opens[id]
+		o.ID = id
+		if k := placed[id]; k != nil {
+			o.Start, o.End = k.start, k.start.Add(o.Duration)
+		}
+		m.Opens = append(m.Opens, o)
+	}
+	return m, nil
+}
+
+// dropped finds the rows of a stream in a directory whose files are gone.
+func (r *restorer) dropped(ctx context.Context, d *db.DB, st *db.Stream, dirID int32, ids []int64, m *db.Mend) error {
+	return d.RecordingsByNo(ctx, st.ID, 0, st.NextNo, func(row *db.Recording) error {
+		if row.DirID == dirID {
+			if _, ok := slices.BinarySearch(ids, row.ID); !ok {
+				m.Drop = append(m.Drop, row.ID)
+			}
+		}
+		r.progress()
+		return nil
+	})
+}
+
+// beginning reads what a sample file says of itself.
+func beginning(disk *sampledir.Disk, id int64) (mp4.About, error) {
+	f, err := disk.Open(id)
+	if err != nil {
+		return mp4.About{}, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return mp4.About{}, err
+	}
+	sf, err := mp4.ReadSampleFile(f, min(size, 64<<10))
+	if errors.Is(err, mp4.ErrNotSampleFile) && size > 64<<10 {
+		sf, err = mp4.ReadSampleFile(f, min(size, initBytes))
+	}
+	if err != nil {
+		return mp4.About{}, err
+	}
+	return sf.About, nil
+}
+
+// removeOldDamaged leaves the newest of the databases that were put aside, so
+// that a disk that damages one after the other does not fill with them.
+func removeOldDamaged(data string) {
+	path := filepath.Join(data, "db.damaged-")
+	for i := range lastDamaged(data) {
+		os.Remove(fmt.Sprint(path, i))
+		os.Remove(fmt.Sprint(path, i, "-wal"))
+	}
+}

@@ -1,0 +1,153 @@
+package store
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast/nvr/media"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// slowDir takes its time for a sync.
+type slowDir struct {
+	sampledir.Dir
+	sync *atomic.Int64 // ns
+}
+
+func (d *slowDir) SyncFiles(files []sampledir.File) []error {
+	time.Sleep(time.Duration(d.sync.Load()))
+	return d.Dir.SyncFiles(files)
+}
+
+// twoDisks is a store with a stream on a disk whose syncs take so long, and one on
+// another disk.
+func twoDisks(t *testing.T, ring int64, took *atomic.Int64) (b *bench, slow, quick *Stream) {
+	other := t.TempDir()
+	b = newBench(t, func(cfg *Config) {
+		cfg.RingBytes = ring
+		cfg.openDir = func(path string) (sampledir.Dir, error) {
+			if err := makeDir(path); err != nil {
+				return nil, err
+			}
+			disk, err := sampledir.OpenDisk(path)
+			if path == other || err != nil {
+				return disk, err
+			}
+			return &slowDir{disk, took}, nil
+		}
+	})
+	slow = b.camera("slow", plenty, 60)
+	sec := 60
+	uuid, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "quick", Streams: map[string]StreamConfig{
+		"main": {URL: "rtsp://10.0.0.1/quick", Record: true, RetainBytes: plenty, FlushIfSec: &sec, SampleFileDir: other},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := b.s.Camera(uuid)
+	return b, slow, c.Stream("main")
+}
+
+// A sync that takes 30 s holds up the watermark of its own directory, and
+// nothing else.
+func TestSlowSyncHoldsUpOnlyItsOwnWatermark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took atomic.Int64
+		_, slow, quick := twoDisks(t, 0, &took)
+		f, g := newFeed(slow.Begin(nil)), newFeed(quick.Begin(nil))
+		took.Store(int64(30 * time.Second))
+		behind := func(st *Stream) media.Duration { return media.TimeOf(time.Now()).Sub(st.Info().Watermark) }
+		var most, mostSlow media.Duration
+		for i := range 1800 {
+			began := time.Now()
+			if err := f.one(); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.one(); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(began); d > 0 {
+				t.Fatalf("picture %d waited %v", i, d)
+			}
+			time.Sleep(time.Second / 10)
+			if i > 700 {
+				most, mostSlow = max(most, behind(quick)), max(mostSlow, behind(slow))
+			}
+		}
+		if most > 3*media.Second {
+			t.Errorf("the quick disk fell %v behind", most)
+		}
+		if mostSlow < 29*media.Second {
+			t.Errorf("the slow disk was at most %v behind: its syncs took no 30 s", mostSlow)
+		}
+		took.Store(0)
+		f.run.End("test")
+		g.run.End("test")
+		time.Sleep(2 * time.Minute)
+		for _, st := range []*Stream{slow, quick} {
+			if n := everyPicture(t, st, 0); n != f.n {
+				t.Errorf("%s: %d pictures, want %d", st.name, n, f.n)
+			}
+		}
+	})
+}
+
+// A disk that stands still for long: memory stays within its bound, the oldest
+// recordings fall out of it and are a gap that says why, what is kept plays from
+// its key frames on, and the other disk takes all of its own.
+func TestStalledDiskCostsTheOldestOfItsOwnStreamsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ring = 4 << 20
+		var took atomic.Int64
+		b, stalled, quick := twoDisks(t, ring, &took)
+		began := media.TimeOf(time.Now())
+		f, g := newFeed(stalled.Begin(nil)), newFeed(quick.Begin(nil))
+		f.size, g.size = 4<<10, 4<<10 // 40 KiB/s: memory holds 100 s
+		f.gop = 25
+		play := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				if err := f.one(); err != nil {
+					t.Fatal(err)
+				}
+				if err := g.one(); err != nil {
+					t.Fatal(err)
+				}
+				if n := b.s.ring.Load(); n > ring+ring/16 {
+					t.Fatalf("%d bytes in memory, the ring is %d", n, ring)
+				}
+				time.Sleep(time.Second / 10)
+			}
+		}
+		play(20 * time.Second)
+		took.Store(int64(15 * time.Minute))
+		play(14 * time.Minute)
+		took.Store(0)
+		play(2 * time.Minute)
+		f.run.End("test")
+		g.run.End("test")
+		stalled.Wait(CameraEnded, "test")
+		time.Sleep(3 * time.Minute)
+		if n := everyPicture(t, quick, 0); n != g.n {
+			t.Errorf("the other disk has %d pictures, want %d", n, g.n)
+		}
+		next, lost := 0, 0
+		for _, r := range list(t, stalled) {
+			all := numbers(t, stalled, r.No)
+			if all[0] != next && all[0]%f.gop != 0 || all[0] < next {
+				t.Errorf("recording %d begins with picture %d, the one before it ends with %d", r.No, all[0], next-1)
+			}
+			lost += all[0] - next
+			next = all[len(all)-1] + 1
+		}
+		// What falls out is a recording at a time.
+		if next != f.n || lost < (15*60-100)*10 || lost > (15*60-40)*10 {
+			t.Errorf("of %d pictures %d are lost, the last is %d", f.n, lost, next-1)
+		}
+		causes := explained(t, stalled, began, media.TimeOf(time.Now()), media.Second/4)
+		if gap := causes[DiskSlow].Std(); gap < time.Duration(lost-10)*time.Second/10 || gap > time.Duration(lost+10)*time.Second/10 {
+			t.Errorf("causes of gaps are %v, %d pictures are lost", causes, lost)
+		}
+	})
+}

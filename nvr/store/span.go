@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/media"
+)
+
+// Span stands for recordings of one run with consecutive numbers, under one
+// open and with one sample entry: one or more of them.
+type Span struct {
+	FirstNo, LastNo int32
+	RunNo           int32 // number of the first recording of the run
+	OpenID          int32
+	Start, End      media.Time
+	VideoEntryID    int32
+	VideoSamples    int64
+	FileBytes       int64
+	TrailingZero    bool   // of the last recording
+	EndReason       string // of the last recording
+	Growing         bool   // the last recording grows
+	Uncommitted     bool   // all of it
+}
+
+// SpanOf is the span of one recording.
+func SpanOf(r *RecordingInfo) Span {
+	return Span{
+		FirstNo: r.No, LastNo: r.No, RunNo: r.No - r.RunOffset, OpenID: r.OpenID,
+		Start: r.Start, End: r.End(), VideoEntryID: r.VideoEntryID,
+		VideoSamples: int64(r.VideoSamples), FileBytes: r.FileBytes,
+		TrailingZero: r.TrailingZero, EndReason: r.EndReason, Growing: r.Growing, Uncommitted: r.Uncommitted,
+	}
+}
+
+// Spans calls f with spans that have all recordings of the stream with a part in
+// [from, to), and no others: those of the database by their start, then one for
+// each recording in memory. It takes as long as there are spans, a few a day,
+// not as there are recordings. f must not keep its argument.
+func (st *Stream) Spans(ctx context.Context, from, to media.Time, f func(*Span) error) error {
+	recent, first := st.snapshot() // before the database, as in List
+	err := st.store.db.Spans(ctx, st.id, from, to, first, func(s *db.Span) error {
+		return f(&Span{
+			FirstNo: s.FirstNo, LastNo: s.LastNo, RunNo: s.RunNo, OpenID: s.OpenID,
+			Start: s.Start, End: s.End, VideoEntryID: s.VideoEntry,
+			VideoSamples: s.VideoSamples, FileBytes: s.FileBytes, TrailingZero: s.TrailingZero, EndReason: s.EndReason,
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, in := range recent {
+		if in.Start < to && (in.End() > from || in.Start >= from) {
+			s := SpanOf(in)
+			if err := f(&s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Day is what a stream has of one day of the store's time zone.
+type Day struct {
+	Start, End media.Time     // of the day: 23 to 25 hours
+	Recorded   media.Duration // recordings that overlap count twice
+}
+
+// Days returns the days of which the stream has something, in order. A span has
+// no hole, so its days can be counted without looking into it.
+func (st *Stream) Days(ctx context.Context) ([]Day, error) {
+	byStart := make(map[media.Time]*Day)
+	var all []Day
+	var day *Day
+	zone := st.store.cfg.TimeZone
+	err := st.Spans(ctx, 0, 1<<62, func(s *Span) error {
+		for at := s.Start; at < s.End; at = day.End {
+			if day == nil || at < day.Start || at >= day.End {
+				t := at.Std().In(zone)
+				start := media.TimeOf(time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, zone))
+				if day = byStart[start]; day == nil {
+					day = &Day{Start: start, End: media.TimeOf(time.Date(t.Year(), t.Month(), t.Day()+1, 0, 0, 0, 0, zone))}
+					byStart[start] = day
+				}
+			}
+			day.Recorded += min(s.End, day.End).Sub(at)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, start := range slices.Sorted(maps.Keys(byStart)) {
+		all = append(all, *byStart[start])
+	}
+	return all, nil
+}

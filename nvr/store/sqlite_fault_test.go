@@ -1,0 +1,268 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/db/dbtest"
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
+)
+
+// outside opens databases outside of any bubble: one whose disk failed is never
+// closed, and a bubble does not end with one.
+type outside struct {
+	ask    chan db.Config
+	answer chan opening
+}
+
+type opening struct {
+	d   *db.DB
+	err error
+}
+
+func newOutside(t *testing.T) *outside {
+	o := &outside{make(chan db.Config), make(chan opening)}
+	go func() {
+		for cfg := range o.ask {
+			cfg.Now = nil // it is of the bubble
+			d, err := db.Open(context.Background(), cfg)
+			o.answer <- opening{d, err}
+		}
+	}()
+	t.Cleanup(func() { close(o.ask) })
+	return o
+}
+
+// through makes a store reach its database through a VFS.
+func (o *outside) through(v *dbtest.VFS) func(*Config) {
+	return func(cfg *Config) {
+		cfg.openDB = func(_ context.Context, c db.Config) (*db.DB, error) {
+			c.VFS = v.Name()
+			o.ask <- c
+			got := <-o.answer
+			return got.d, got.err
+		}
+	}
+}
+
+// Whatever operation of SQLite's fails, once or until the disk is well again:
+// no footage is lost that was durable. Recording goes on by itself, or the
+// process ends and writes nothing more to the database.
+func TestFaultsUnderTheDatabaseCostNoFootage(t *testing.T) {
+	seed := runSeed(t)
+	begin, files, at, known := torn(t)
+	var counts map[dbtest.Op]int
+	lives, restarts := 0, 0
+	one := func(t *testing.T, rng *rand.Rand, op dbtest.Op, errno syscall.Errno, arm func(*dbtest.VFS)) (reached bool) {
+		v, o := dbtest.New(t), newOutside(t)
+		synctest.Test(t, func(t *testing.T) {
+			l := bear(t, begin, files, at)
+			l.known = known
+			l.disk.Before, l.disk.After = l.peek, l.peek
+			l.hook = o.through(v)
+			arm(v)
+			restart := false
+			if err := l.open(); err != nil {
+				restart = true
+				if v.Failed() == 0 || !strings.Contains(err.Error(), l.dir) {
+					t.Errorf("open: %v", err)
+				}
+			} else {
+				restart = l.endure(op)
+			}
+			if op == (dbtest.Op{}) {
+				counts = v.Counts() // before the end
+			}
+			reached = v.Failed() > 0
+			lasting := op.Kind == dbtest.Sync || op.Kind == dbtest.Write && errno == syscall.EIO
+			if reached && lasting && !restart {
+				t.Errorf("the process goes on after a failed %v", op)
+			}
+			v.Heal()
+			if !restart {
+				l.heals()
+			}
+			l.peek()
+			if s := l.s.Load(); s != nil {
+				later := v.Later()
+				if err := s.Close(t.Context()); (err != nil) != restart || err != nil && !errors.Is(err, ErrPoisoned) {
+					t.Errorf("close: %v", err)
+				}
+				if n := v.Later() - later; restart && n > 0 {
+					t.Errorf("the database is written to %d times after it failed", n)
+				}
+			}
+			v.Die()
+			// The power fails. Of the database there is what was synced, or more.
+			left := &dbFiles{main: v.Synced(l.path("")), wal: v.Synced(l.path("-wal"))}
+			if rng.IntN(2) == 0 {
+				left = l.copyDB()
+			}
+			log := l.disk.Log()
+			cut := sampledirtest.At(begin, log, len(log))
+			next := bear(t, cut.State(func(int) sampledirtest.Fate { return sampledirtest.Any(rng) }, rng), left, l.now())
+			next.mustOpen()
+			m := &moment{known: l.known, pardoned: true}
+			if problems := m.lost(next.survey()); len(problems) > 0 {
+				next.Errorf("lost: %s", strings.Join(problems, "\n\t"))
+			}
+			next.goOn(1_000_000)
+			if err := next.close(); err != nil {
+				next.Errorf("close: %v", err)
+			}
+			next.askSQLite()
+			if lives++; restart {
+				restarts++
+			}
+			if t.Failed() {
+				t.Logf("log:\n%s", l.log)
+			}
+		})
+		return reached
+	}
+	one(t, rand.New(rand.NewPCG(seed, 0)), dbtest.Op{}, 0, func(*dbtest.VFS) {})
+	t.Logf("operations: %v", counts)
+	samples := 32
+	if testing.Short() {
+		samples = 1
+	}
+	ops := make([]dbtest.Op, 0, len(counts))
+	for op := range counts {
+		ops = append(ops, op)
+	}
+	slices.SortFunc(ops, func(a, b dbtest.Op) int { return cmp.Compare(a.String(), b.String()) })
+	for _, op := range ops {
+		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+			for times, word := range map[int]string{1: "once", -1: "for ever"} {
+				t.Run(fmt.Sprintf("%v/%v/%s", op, errno, word), func(t *testing.T) {
+					rng := rand.New(rand.NewPCG(seed, uint64(errno)<<8|uint64(len(op.String())+len(word))))
+					every := max(1, counts[op]/samples)
+					for n := 1 + rng.IntN(every); n <= counts[op] && !t.Failed(); n += every {
+						arm := func(v *dbtest.VFS) { v.Fail(op, n, times, errno) }
+						if !one(t, rng, op, errno, arm) && n < counts[op]*2/3 {
+							t.Errorf("%v number %d was not reached", op, n)
+						}
+						if t.Failed() {
+							t.Errorf("seed %d: %v number %d of %d failed %s with %v", seed, op, n, counts[op], word, errno)
+						}
+					}
+				})
+			}
+		}
+	}
+	t.Logf("%d operations failed, each in a life of its own; in %d the process had to be started again", lives, restarts)
+}
+
+// endure lives with a fault below the database, and reports whether the
+// process has to be started again.
+func (l *life) endure(op dbtest.Op) (restart bool) {
+	s := l.s.Load()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.busy(l.camera("front").Streams, 600)
+		time.Sleep(1500 * time.Millisecond)
+	}()
+	for {
+		select {
+		case <-done:
+			select {
+			case err := <-s.Fatal():
+				if !errors.Is(err, ErrPoisoned) {
+					l.Errorf("fatal: %v", err)
+				}
+				return true
+			default:
+				return false
+			}
+		case <-time.After(250 * time.Millisecond):
+			// A database that cannot be read does not answer.
+			writes := op.Kind == dbtest.Write || op.Kind == dbtest.Sync || op.Kind == dbtest.Truncate
+			if err := s.Healthy(context.Background()); err != nil && writes {
+				l.Errorf("a flush that fails is no reason to restart: %v", err)
+			}
+		}
+	}
+}
+
+// heals lives on after the fault has gone.
+func (l *life) heals() {
+	l.Helper()
+	f := l.play(l.main("front"), 900)
+	f.play(l, 4*time.Second)
+	f.run.End("test")
+	for i := 0; ; i++ {
+		time.Sleep(2 * time.Second)
+		if err := l.s.Load().flush(l.Context(), "by hand"); err != nil {
+			l.Errorf("flush: %v", err)
+		}
+		state, err := l.s.Load().db.State(l.Context())
+		if err == nil && len(state.Garbage) == 0 && i > 0 {
+			break
+		}
+		if err != nil || i == 4 {
+			l.Errorf("garbage is left: %v, %v", state, err)
+			break
+		}
+	}
+	l.survey()
+}
+
+// A disk that takes no commit for ten minutes: one try a minute, one short
+// line for each, and everything is committed within a minute of its end.
+func TestFlushThatFailsIsTriedAgainEachMinute(t *testing.T) {
+	v, o := dbtest.New(t), newOutside(t)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, o.through(v))
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 2*time.Minute)
+		before := strings.Count(b.log.String(), "flush failed")
+		v.Fail(dbtest.Op{Kind: dbtest.Write, File: dbtest.WAL}, 1, -1, syscall.ENOSPC)
+		f.play(t, 10*time.Minute)
+		var tries int
+		for line := range strings.Lines(b.log.String()) {
+			if strings.Contains(line, "flush failed") {
+				tries++
+				if len(line) > 1<<10 {
+					t.Errorf("a line of %d bytes: %s", len(line), line)
+				}
+			}
+		}
+		if tries -= before; tries < 8 || tries > 11 {
+			t.Errorf("%d tries in ten minutes", tries)
+		}
+		if err := b.s.Healthy(t.Context()); err != nil {
+			t.Errorf("a restart would lose what memory holds: %v", err)
+		}
+		v.Heal()
+		f.play(t, 70*time.Second)
+		for _, r := range list(t, st) {
+			if old := st.Info().Watermark; r.Uncommitted && r.End().Add(2*90000*60) < old {
+				t.Errorf("recording %d is not committed", r.No)
+			}
+		}
+		f.run.End("test")
+		time.Sleep(3 * time.Second)
+		b.stop()
+		res, err := Check(t.Context(), CheckConfig{Dir: b.dir, Found: func(f Finding) { t.Errorf("check: %v", f) }})
+		if err != nil || res.Rows < 10 {
+			t.Errorf("check of %d rows: %v", res.Rows, err)
+		}
+		b.start()
+		if n := everyCount(t, b.again("front")); n != f.n {
+			t.Errorf("%d pictures of %d", n, f.n)
+		}
+		b.stop()
+	})
+}

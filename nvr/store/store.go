@@ -1,0 +1,667 @@
+// Package store keeps what the cameras send: it turns access units into
+// durable sample files, knows which recordings there are, deletes the oldest,
+// and finds everything again after a power cut. It is the owner of every
+// invariant of nvr/design/storage.md; most functions here carry one.
+//
+// The way of the data, and who goes it:
+//
+//	camera's goroutine     Run.Append       unit ─► recording in memory         never waits for a disk
+//	one per directory      directory.run    units ─► fragment ─► file ─► sync   once a second
+//	flusher                Store.serve      synced recordings ─► one transaction for all streams
+//	one per request        Stream.List …    rows and memory, merged
+//
+// Locks, in the order in which they are taken: Store.flushing, Store.mu,
+// Stream.mu, and then the leaves (directory.mu, planner.mu, entryTable.mu, pulse.mu).
+// ballast.mu is a leaf, too, under which its own file is touched and nothing else.
+// No file and no SQL is touched under Stream.mu or a leaf.
+//
+// HTTP, RTSP and users do not belong here, nor does any SQL (package db) or
+// any byte of MP4 (package mp4).
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/media"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// ErrPoisoned is the kind of an error after which the process must end without
+// closing the database: the kernel may hold data that is not on the disk and
+// never will be. Whoever starts it again has to drop the page cache first
+// (reliability.md finding 2).
+var ErrPoisoned = errors.New("storage cannot be trusted until the page cache is dropped")
+
+// Config says how to open a store.
+type Config struct {
+	// Dir is the data directory: the database lives there, and the sample
+	// directory that streams use unless they name another.
+	Dir string
+
+	Log *slog.Logger
+
+	// Now is the wall clock; nil is time.Now. Nothing waits by it.
+	Now func() time.Time
+
+	// ClockNotBefore is the least that a clock shows which was set; zero is 1971.
+	ClockNotBefore time.Time
+
+	// TimeZone is that of days; nil is UTC.
+	TimeZone *time.Location
+
+	// RingBytes bounds the samples in memory that no disk has taken yet, for
+	// all streams together. 0 is 256 MiB.
+	RingBytes int64
+
+	// Progress, if set, is called while Open works, each time it got further.
+	// It must not wait.
+	Progress func()
+
+	// openDir opens a sample directory; tests put a fake in.
+	openDir func(path string) (sampledir.Dir, error)
+
+	// bootID is what the kernel calls this boot, unless a test says so.
+	bootID string
+
+	// noBallast spares tests that open thousands of stores its file.
+	noBallast bool
+
+	// openDB opens the database; tests put faults below it.
+	openDB func(context.Context, db.Config) (*db.DB, error)
+}
+
+// Store is an open store.
+type Store struct {
+	cfg Config
+	log *slog.Logger
+	now func() time.Time
+
+	db     *db.DB
+	open   db.OpenRow // its start changes when the clock is set: guarded by flushing, or any stream's lock
+	opened time.Time  // monotonic
+
+	ring    atomic.Int64 // bytes of samples that are not durable
+	streams atomic.Int64 // how many there are
+	entries entryTable
+	ages    atomic.Pointer[ages]
+	clock   wallClock
+	plans   planner
+
+	pulse pulse
+
+	ballast ballast
+
+	flushing sync.Mutex // held by a flush and by a change of configuration
+	flushes  int64      // guarded by flushing
+
+	mu      sync.RWMutex // guards what follows; taken after flushing
+	cameras []*Camera    // by name
+	dirs    []*directory
+	changed chan struct{} // closed at the next change of the configuration
+
+	poisoned atomic.Bool     // nothing is written any more
+	fatal    chan error      // the first error that poisons
+	stopped  chan struct{}   // closed when the directories have ended
+	run      context.Context // of the goroutines
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+}
+
+// Open opens the data directory, creates what is missing, brings in what an
+// earlier process left on the disks, and starts the goroutines of the store.
+// ctx bounds the opening only. A sample directory that is missing or that
+// belongs to another installation is logged and left alone; its streams do
+// not record, the others do.
+func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.ClockNotBefore.IsZero() {
+		cfg.ClockNotBefore = time.Date(1971, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	if cfg.TimeZone == nil {
+		cfg.TimeZone = time.UTC
+	}
+	if cfg.RingBytes == 0 {
+		cfg.RingBytes = 256 << 20
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func() {}
+	}
+	if cfg.bootID == "" {
+		cfg.bootID = bootID()
+	}
+	if cfg.openDir == nil {
+		cfg.openDir = func(path string) (sampledir.Dir, error) { return sampledir.OpenDisk(path) }
+	}
+	if cfg.openDB == nil {
+		cfg.openDB = db.Open
+	}
+	if err := makeDir(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("create data directory: %w", err)
+	}
+	s := &Store{
+		cfg: cfg, log: cfg.Log, now: cfg.Now, opened: time.Now(),
+		changed: make(chan struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
+	}
+	s.plans.init()
+	if err := restoreIfLost(ctx, &cfg); err != nil {
+		return nil, err
+	}
+	s.ballast.path, s.ballast.log, s.ballast.off = filepath.Join(cfg.Dir, ballastName), cfg.Log, cfg.noBallast
+	dbConfig := db.Config{
+		Path: filepath.Join(cfg.Dir, "db"), Log: cfg.Log, Now: cfg.Now, Progress: cfg.Progress, Full: s.ballast.release,
+	}
+	if s.db, err = cfg.openDB(ctx, dbConfig); db.Full(err) && s.ballast.release(err) {
+		s.db, err = cfg.openDB(ctx, dbConfig)
+	}
+	if err != nil {
+		if db.Poisoned(err) {
+			err = fmt.Errorf("%w: %w", ErrPoisoned, err)
+		}
+		return nil, err
+	}
+	cfg.Progress()
+	s.ballast.keep()
+	defer func() {
+		if err != nil {
+			for _, d := range s.dirs {
+				if d.dir != nil {
+					d.dir.Close()
+				}
+			}
+			if !errors.Is(err, ErrPoisoned) {
+				s.db.Close()
+			}
+		}
+	}()
+	now := media.TimeOf(s.now())
+	start := now.Add(-media.DurationOf(time.Since(s.opened)))
+	if s.open, err = s.db.BeginOpen(ctx, db.OpenRow{Start: max(1, start), BootID: cfg.bootID}); err != nil {
+		return nil, s.verdict(fmt.Errorf("open data directory %s: %w", cfg.Dir, err))
+	}
+	past, err := s.readAges(ctx, []db.OpenRow{s.open})
+	if err != nil {
+		return nil, s.verdict(fmt.Errorf("open data directory %s: %w", cfg.Dir, err))
+	}
+	s.ages.Store(past)
+	s.initClock(now, start)
+	if err := s.load(ctx); err != nil {
+		return nil, s.verdict(fmt.Errorf("open data directory %s: %w", cfg.Dir, err))
+	}
+	s.run, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	for _, d := range s.dirs {
+		s.start(d)
+	}
+	s.running.Go(func() { s.serve(s.run) })
+	s.running.Go(func() { s.backups(s.run) })
+	s.running.Go(func() { s.watchClock(s.run) })
+	return s, nil
+}
+
+// start runs the goroutine of a directory.
+func (s *Store) start(d *directory) {
+	s.running.Go(func() { d.run(s.run) })
+}
+
+// load reads the configuration, opens the sample directories and adopts the
+// files that have no row yet. Its work grows with the number of streams.
+func (s *Store) load(ctx context.Context) error {
+	state, err := s.db.State(ctx)
+	if err != nil {
+		return err
+	}
+	if len(state.Dirs) == 0 {
+		if err := s.db.ApplyConfig(ctx, &db.Change{Dirs: []db.Dir{{Path: defaultDir}}}); err != nil {
+			return err
+		}
+		if state, err = s.db.State(ctx); err != nil {
+			return err
+		}
+	}
+	s.entries.load(state.Entries)
+	if _, err := s.openDirs(ctx, state.Dirs); err != nil {
+		return err
+	}
+	s.build(state)
+	s.discard(state.Garbage)
+	for _, st := range s.allStreams() {
+		if st.first, st.last, _, err = s.db.Range(ctx, st.id); err != nil {
+			return err
+		}
+		if err := s.resume(ctx, st); err != nil {
+			return err
+		}
+		if err := s.adopt(ctx, st); err != nil {
+			return err
+		}
+		st.stays(st.recent)
+	}
+	return s.flush(ctx, "start")
+}
+
+// resume takes the ledger of a stream up where the database ends: since then
+// the recorder was down, until the stream records or says why it does not.
+func (s *Store) resume(ctx context.Context, st *Stream) error {
+	end, _, err := s.db.LastGap(ctx, st.id)
+	if err != nil {
+		return err
+	}
+	st.until = max(st.last, end, st.cfg.OwedFrom)
+	if st.here = st.until == 0; st.here {
+		st.until = s.wall() // nothing is known of before
+	}
+	st.floor, st.began = st.until, st.until
+	s.resumeClock(st)
+	if st.owed = st.cfg.Record; st.owed {
+		st.notes = []note{{cause: RecorderDown}}
+		st.planGaps()
+	}
+	return nil
+}
+
+// defaultDir is the sample directory within the data directory. Its path is
+// kept relative, so that a data directory may be moved.
+const defaultDir = "sample"
+
+// openDirs opens sample directories of the database. See sampledir.Meta for
+// the order of writes. One that cannot be used is marked, not an error.
+func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, error) {
+	var dirs []*directory
+	var ready []int32
+	metas := make(map[*directory]sampledir.Meta)
+	for _, row := range rows {
+		d := &directory{
+			store: s, id: row.ID, path: s.resolve(row.Path),
+			files: make(map[int64]*writeFile), wake: make(chan chan struct{}), held: make(map[int64]time.Time),
+		}
+		dirs = append(dirs, d)
+		if row.Path == defaultDir {
+			if err := makeDir(d.path); err != nil {
+				return nil, fmt.Errorf("create sample directory: %w", err)
+			}
+		}
+		var m sampledir.Meta
+		m, d.dir, d.unavailable = s.identify(d.path, row)
+		d.uuid = row.UUID
+		if d.unavailable != nil {
+			s.log.Error("sample directory is not used", "dir", d.path, "err", d.unavailable)
+			continue
+		}
+		if sp, err := d.dir.Space(); err == nil {
+			d.blockSize = sp.BlockSize
+			d.roomIs(sp, nil)
+		}
+		metas[d] = m
+		ready = append(ready, row.ID)
+	}
+	s.mu.Lock()
+	s.dirs = append(s.dirs, dirs...)
+	s.mu.Unlock()
+	s.noteDirs()
+	if err := s.db.CompleteOpen(ctx, s.open.ID, ready...); err != nil {
+		return nil, err
+	}
+	for d, m := range metas {
+		m.CompleteOpen, m.InProgressOpen = s.open.ID, 0
+		if err := d.dir.WriteMeta(m); err != nil {
+			d.mu.Lock() // others see it already
+			d.dir.Close()
+			d.unavailable, d.dir = err, nil
+			d.mu.Unlock()
+			s.log.Error("sample directory is not used", "dir", d.path, "err", err)
+		}
+	}
+	return dirs, nil
+}
+
+// identify opens a sample directory after making sure that it is the one the
+// database means, and notes in it that an open is in progress.
+func (s *Store) identify(path string, row db.Dir) (sampledir.Meta, sampledir.Dir, error) {
+	disk, err := s.cfg.openDir(path)
+	if err != nil {
+		return sampledir.Meta{}, nil, err
+	}
+	m, err := disk.ReadMeta()
+	switch {
+	case row.LastCompleteOpen == 0 && (errors.Is(err, os.ErrNotExist) || errors.Is(err, sampledir.ErrMeta)):
+		names, ferr := disk.Foreign()
+		if ferr == nil && len(names) > 0 {
+			ferr = fmt.Errorf("sample directory %s is not empty: it holds %s; give the recorder an empty one", path, strings.Join(names, ", "))
+		}
+		err = ferr
+	case errors.Is(err, os.ErrNotExist):
+		err = fmt.Errorf("sample directory %s has no meta file: its disk is not mounted, or it is another one; nothing is recorded there until the right one is back", path)
+	case err != nil:
+	case m.DatabaseUUID != s.db.UUID():
+		err = fmt.Errorf("sample directory %s belongs to another installation (database %s, ours is %s); nothing is recorded there: bring back its own, or start with an empty data directory", path, m.DatabaseUUID, s.db.UUID())
+	case m.DirUUID != row.UUID:
+		err = fmt.Errorf("sample directory %s is another one of this installation (%s, expected %s): were two disks swapped?", path, m.DirUUID, row.UUID)
+	case row.LastCompleteOpen != 0 && m.CompleteOpen != row.LastCompleteOpen && m.InProgressOpen != row.LastCompleteOpen:
+		err = fmt.Errorf("sample directory %s and the database are not of the same time (directory: open %d, database: open %d): one of them is an old copy",
+			path, m.CompleteOpen, row.LastCompleteOpen)
+	}
+	if err == nil {
+		m = sampledir.Meta{
+			DatabaseUUID: s.db.UUID(), DirUUID: row.UUID,
+			CompleteOpen: row.LastCompleteOpen, InProgressOpen: s.open.ID,
+		}
+		err = disk.WriteMeta(m)
+	}
+	if err != nil {
+		disk.Close()
+		return sampledir.Meta{}, nil, err
+	}
+	return m, disk, nil
+}
+
+func (s *Store) resolve(path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(s.cfg.Dir, path)
+}
+
+// build makes cameras and streams of the rows, and keeps the streams that are
+// there already.
+func (s *Store) build(state *db.State) {
+	old := make(map[int32]*Stream)
+	for _, c := range s.cameras {
+		for _, st := range c.Streams {
+			old[st.id] = st
+		}
+	}
+	byCamera := make(map[int32]*Camera)
+	s.cameras = s.cameras[:0:0]
+	for _, c := range state.Cameras {
+		cam := &Camera{ID: c.ID, UUID: c.UUID, Name: c.Name, Description: c.Description}
+		byCamera[c.ID] = cam
+		s.cameras = append(s.cameras, cam)
+	}
+	n := 0
+	for _, row := range state.Streams {
+		cam := byCamera[row.CameraID]
+		st := old[row.ID]
+		if st == nil {
+			st = &Stream{
+				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: cam.Name, dir: s.directory(row.DirID),
+				nextNo: row.NextNo, cumMedia: row.CumMedia, cumRuns: row.CumRuns,
+				committedNo: row.NextNo, createdNo: row.NextNo - 1,
+				recordings: row.Recordings, bytes: row.Bytes, fsBytes: row.FSBytes, duration: row.Duration,
+				state: State{Phase: Off, Since: s.wall()},
+			}
+		}
+		st.mu.Lock()
+		st.cfg = row
+		st.owe(row.Record, row.OwedFrom, s.wall())
+		st.mu.Unlock()
+		cam.Streams = append(cam.Streams, st)
+		n++
+	}
+	order := []string{"main", "sub", "ext"}
+	for _, c := range s.cameras {
+		slices.SortFunc(c.Streams, func(a, b *Stream) int { return slices.Index(order, a.typ) - slices.Index(order, b.typ) })
+	}
+	s.streams.Store(int64(n))
+}
+
+func (s *Store) directory(id int32) *directory {
+	for _, d := range s.dirs {
+		if d.id == id {
+			return d
+		}
+	}
+	return nil
+}
+
+// Cameras returns the cameras by name.
+func (s *Store) Cameras() []*Camera {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.cameras)
+}
+
+// Camera returns the camera with the uuid.
+func (s *Store) Camera(uuid string) (*Camera, bool) {
+	for _, c := range s.Cameras() {
+		if strings.EqualFold(c.UUID, uuid) {
+			return c, true
+		}
+	}
+	return nil, false
+}
+
+func (s *Store) allStreams() []*Stream {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []*Stream
+	for _, c := range s.cameras {
+		out = append(out, c.Streams...)
+	}
+	return out
+}
+
+// streamsIn returns the streams that record to a directory.
+func (s *Store) streamsIn(d *directory) []*Stream {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []*Stream
+	for _, c := range s.cameras {
+		for _, st := range c.Streams {
+			if st.dir == d {
+				out = append(out, st)
+			}
+		}
+	}
+	return out
+}
+
+// Changed is closed when the configuration changes. Take it before reading
+// the configuration.
+func (s *Store) Changed() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.changed
+}
+
+// TimeZone is that of days.
+func (s *Store) TimeZone() *time.Location { return s.cfg.TimeZone }
+
+// OpenID is the number of this opening of the database.
+func (s *Store) OpenID() int32 { return s.open.ID }
+
+// UUID is that of the database.
+func (s *Store) UUID() string { return s.db.UUID() }
+
+// Fatal delivers an error of kind ErrPoisoned when one has happened. The
+// process has to end then, without calling Close.
+func (s *Store) Fatal() <-chan error { return s.fatal }
+
+// poison stops all writing: what is written from now on could claim that
+// something is durable which is not.
+func (s *Store) poison(err error) {
+	s.poisoned.Store(true)
+	select {
+	case s.fatal <- fmt.Errorf("%w: %w", ErrPoisoned, err):
+	default:
+	}
+}
+
+// verdict adds ErrPoisoned to an error of the database that calls for it, and
+// stops all writing then. Damage is noted.
+func (s *Store) verdict(err error) error {
+	if db.Poisoned(err) {
+		s.poison(err)
+		return fmt.Errorf("%w: %w", ErrPoisoned, err)
+	}
+	if db.Damaged(err) {
+		s.suspect(err)
+	}
+	return err
+}
+
+// Close makes everything that was appended durable, commits it, and closes
+// the database. All runs must have been ended. A disk that does not answer
+// holds it up only until ctx is done; what it did not take is adopted or lost
+// at the next start, as after a power cut.
+func (s *Store) Close(ctx context.Context) error {
+	s.stop()
+	done := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(s.stopped)
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return fmt.Errorf("close store: a disk does not answer: %w", ctx.Err())
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.finish(context.WithoutCancel(ctx)) }()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close store: the database does not answer: %w", ctx.Err())
+	}
+}
+
+// finish commits what is durable and lets go of everything.
+func (s *Store) finish(ctx context.Context) error {
+	var errs []error
+	if err := s.lookAtClock(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	if err := s.flush(ctx, "stop"); err != nil {
+		errs = append(errs, err)
+	}
+	for _, d := range s.dirs {
+		if d.dir != nil {
+			errs = append(errs, d.dir.Close())
+		}
+	}
+	if err := errors.Join(errs...); s.poisoned.Load() || db.Poisoned(err) {
+		return s.verdict(err)
+	}
+	return errors.Join(append(errs, s.db.Close())...)
+}
+
+// makeDir makes a directory durably: its entry is synced, too, also when an
+// earlier process made it and did not come to that.
+func makeDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(filepath.Clean(path)))
+	if errors.Is(err, os.ErrPermission) {
+		return nil // not ours, so neither did we make anything in it
+	}
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return parent.Sync()
+}
+
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "" // not Linux, or no /proc: the open row goes without
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// entryTable numbers the sample entries.
+type entryTable struct {
+	mu    sync.Mutex // a leaf
+	known [2][]db.SampleEntry
+	saved [2]int // how many of known are in the database
+}
+
+// mostEntries is more than cameras have in years; only a fault makes more.
+const mostEntries = 10_000
+
+// full reports whether no further entry is taken.
+func (t *entryTable) full() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.known[media.Video])+len(t.known[media.Audio]) >= mostEntries
+}
+
+func (t *entryTable) load(rows []db.SampleEntry) {
+	for _, e := range rows {
+		t.known[e.Kind] = append(t.known[e.Kind], e)
+		t.saved[e.Kind]++
+	}
+}
+
+// id returns the number of an entry, a new one when there is none like it.
+// 0 for nil.
+func (t *entryTable) id(e *media.SampleEntry) int32 {
+	if e == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last := int32(0)
+	for i := range t.known[e.Kind] {
+		k := &t.known[e.Kind][i]
+		if k.Equal(e) {
+			return k.ID
+		}
+		last = max(last, k.ID)
+	}
+	t.known[e.Kind] = append(t.known[e.Kind], db.SampleEntry{ID: last + 1, SampleEntry: *e})
+	return last + 1
+}
+
+// get returns the entry of a number.
+func (t *entryTable) get(kind media.Kind, id int32) (*media.SampleEntry, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.known[kind] {
+		if t.known[kind][i].ID == id {
+			e := t.known[kind][i].SampleEntry
+			return &e, true
+		}
+	}
+	return nil, false
+}
+
+// unsaved returns the entries that are not in the database, and what to call
+// when they are.
+func (t *entryTable) unsaved() (rows []db.SampleEntry, saved func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var n [2]int
+	for k := range t.known {
+		rows = append(rows, t.known[k][t.saved[k]:]...)
+		n[k] = len(t.known[k])
+	}
+	return rows, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.saved = n
+	}
+}
+
+// SampleEntry returns the video sample entry of an id, as recordings and
+// /api/init name it.
+func (s *Store) SampleEntry(id int32) (*media.SampleEntry, bool) {
+	return s.entries.get(media.Video, id)
+}

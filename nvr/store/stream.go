@@ -1,0 +1,429 @@
+package store
+
+import (
+	"errors"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/media"
+)
+
+// ErrNotFound is the kind of every answer that a thing does not exist.
+var ErrNotFound = errors.New("not found")
+
+// Camera is a camera as configured. It is a snapshot and never changes.
+type Camera struct {
+	ID          int32
+	UUID        string
+	Name        string
+	Description string
+	Streams     []*Stream // main, sub, ext, those that exist
+}
+
+// Stream returns the stream of a type ("main", "sub", "ext"), nil when the
+// camera has none.
+func (c *Camera) Stream(typ string) *Stream {
+	for _, st := range c.Streams {
+		if st.typ == typ {
+			return st
+		}
+	}
+	return nil
+}
+
+// Stream is one stream of a camera: what it records and what it has recorded.
+// Its methods may be called from any goroutine.
+type Stream struct {
+	store *Store
+	id    int32
+	typ   string
+	uuid  string // of the camera
+	name  string // of the camera
+	dir   *directory
+
+	mu  sync.Mutex // taken after Store.mu; no I/O, no SQL and no other lock under it
+	cfg db.Stream  // as configured
+
+	// unusable says why the stream cannot be recorded: a file of it could not
+	// be read at the start. Fixed then.
+	unusable error
+
+	removing bool // it is being deleted: its directory begins nothing for it
+	removed  bool // it is deleted
+	state    State
+
+	nextNo   int32 // of the recording that begins next
+	cumMedia media.Duration
+	cumRuns  int32
+
+	// recent recordings are not in the database; ascending.
+	recent []*recording
+
+	// What the database holds.
+	committedNo int32 // every recording below has its row, or never will
+	recordings  int32
+	bytes       int64
+	fsBytes     int64
+	duration    media.Duration
+	first       media.Time // start of the oldest row, 0 when there is none
+	last        media.Time // end of the newest row
+
+	// createdNo is the highest number whose file is known to be durable. Files
+	// are found again after a crash because no more than probeAhead numbers in
+	// a row can be without one (storage.md).
+	createdNo int32
+
+	watermark     media.Time // up to here the stream is durable; 0 before the first
+	durableTo     time.Time  // the same on the monotonic clock
+	unsyncedBytes int64      // of samples that are not durable, as unitCost counts
+	keptBytes     int64      // of samples that are durable, see keepGroup
+	lostFrames    int        // that fell out of memory, since the directory last said so
+
+	// What came to be recorded since the store was opened.
+	frames  int64 // pictures
+	payload int64 // bytes of pictures and sound
+
+	// Syncs of files that failed, one after the other, and when the next file is tried.
+	syncFails int
+	syncErr   error
+	syncAgain time.Time
+
+	// For Healthy, which takes no lock that may never come back: monotonic
+	// times since the store was opened, 0 for none.
+	stirred   atomic.Int64 // the recording loop last gave a unit, or said what it does
+	records   atomic.Bool  // the loop says that it records
+	undurable atomic.Int64 // since when units wait and none has become durable
+
+	ledger
+	livestream
+}
+
+// State is what a stream is doing, for people.
+type State struct {
+	Phase   string     // "off", "connecting", "recording" or "waiting"
+	Since   media.Time // when it began to record, or stopped
+	Reason  string     // why it waits: the error of the last session
+	Skipped []string   // what the camera offers and is not recorded, and why
+}
+
+// Phases of a stream.
+const (
+	Off        = "off"
+	Connecting = "connecting"
+	Recording  = "recording"
+	Waiting    = "waiting"
+)
+
+// SetState notes what the stream is doing. The recording loop calls it, and
+// Wait for the phase Waiting.
+func (st *Stream) SetState(phase, reason string, skipped []string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.setState(phase, reason, skipped)
+	if phase == Waiting {
+		st.noteAbsence(OtherCause, reason)
+	}
+}
+
+// Wait notes that the stream does not record, and why: the session that was
+// tried has failed. The reason is for people, without passwords.
+func (st *Stream) Wait(cause Cause, reason string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.setState(Waiting, reason, nil)
+	st.noteAbsence(cause, reason)
+}
+
+func (st *Stream) setState(phase, reason string, skipped []string) {
+	if phase == Connecting && st.attempt == 0 {
+		st.attempt = st.store.wall()
+	}
+	// Tries to reach a camera do not make it away for a shorter time.
+	absent := func(phase string) bool { return phase == Connecting || phase == Waiting }
+	if st.state.Phase != phase && !(absent(st.state.Phase) && absent(phase)) {
+		st.state.Since = st.store.wall()
+	}
+	st.state.Phase, st.state.Reason, st.state.Skipped = phase, reason, skipped
+	st.stirred.Store(int64(time.Since(st.store.opened)))
+	st.records.Store(phase == Recording)
+}
+
+// ID is the number of the stream. It never changes and is never used again.
+func (st *Stream) ID() int32 { return st.id }
+
+// Type is "main", "sub" or "ext".
+func (st *Stream) Type() string { return st.typ }
+
+// Source is where a stream comes from.
+type Source struct {
+	URL                string // without credentials
+	Username, Password string
+	Transport          string // tcp or udp
+}
+
+// Source returns where the stream is to be recorded from; ok is false when it
+// is not to be recorded. It has the password in it: it is for the recording
+// loop only.
+func (st *Stream) Source() (s Source, ok bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return Source{st.cfg.URL, st.cfg.Username, st.cfg.Password, st.cfg.Transport}, st.cfg.Record
+}
+
+// settings returns what the stream is set to.
+func (st *Stream) settings() db.Stream {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.cfg
+}
+
+// Unavailable says why the stream's directory cannot be written to, nil when
+// it can.
+func (st *Stream) Unavailable() error {
+	if st.dir == nil {
+		return errors.New("no sample directory")
+	}
+	if err := st.dir.fault(); err != nil {
+		return err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.unusable
+}
+
+// StreamInfo is a snapshot of a stream.
+type StreamInfo struct {
+	ID            int32
+	Type          string
+	URL           string // without password
+	Username      string
+	Transport     string
+	Record        bool
+	RetainBytes   int64 // 0: no limit of its own
+	RetainDays    int32 // 0: no limit
+	FlushIfSec    int32
+	SampleFileDir string
+	State         State
+	DirError      string // why its directory does not take writes now
+	DirAlarm      string // why the garbage of its directory only grows
+
+	// Totals over committed, unflushed and growing recordings.
+	Recordings int
+	Bytes      int64 // in sample files
+	FSBytes    int64 // in whole file system blocks
+	Duration   media.Duration
+	Start, End media.Time // of all there is; both 0 when there is nothing
+
+	Watermark media.Time // up to here the current recording is durable
+	Unsynced  int64      // bytes in memory that are not durable
+	Unflushed int        // recordings without a row
+
+	// Since the store was opened.
+	Frames  int64                    // pictures that came to be recorded
+	Payload int64                    // bytes of them and of sound
+	GapTime map[Cause]media.Duration // time without recording, as far as it is committed
+
+	// DurableAge is how long ago the newest picture came in that is durable,
+	// whatever the wall clock did since. It counts while Watermark is not 0.
+	DurableAge time.Duration
+
+	Viewers int // live viewers
+}
+
+// Info returns a snapshot of the stream.
+func (st *Stream) Info() StreamInfo {
+	var dirError, dirAlarm string
+	if st.dir != nil {
+		dirError, dirAlarm = st.dir.problem(), st.dir.alarmed()
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	in := StreamInfo{
+		ID: st.id, Type: st.typ, URL: st.cfg.URL, Username: st.cfg.Username, Transport: st.cfg.Transport,
+		Record: st.cfg.Record, RetainBytes: st.cfg.RetainBytes, RetainDays: st.cfg.RetainDays, FlushIfSec: st.cfg.FlushIfSec,
+		State: st.state, DirError: dirError, DirAlarm: dirAlarm,
+		Recordings: int(st.recordings), Bytes: st.bytes, FSBytes: st.fsBytes, Duration: st.duration,
+		Start: st.first, End: st.last,
+		Watermark: st.watermark, Unsynced: st.unsyncedBytes, Viewers: st.viewers,
+		Frames: st.frames, Payload: st.payload, GapTime: make(map[Cause]media.Duration, len(causes)),
+		DurableAge: max(0, time.Since(st.durableTo)),
+	}
+	for i, c := range causes {
+		in.GapTime[c] = st.gapTime[i]
+	}
+	if st.dir != nil {
+		in.SampleFileDir = st.dir.path
+	}
+	for _, rec := range st.recent {
+		if rec.video.Samples == 0 {
+			continue
+		}
+		in.Recordings++
+		in.Unflushed++
+		in.Bytes += rec.size
+		in.FSBytes += st.blocks(rec.size)
+		in.Duration += rec.wallDuration()
+		if in.Start == 0 || rec.start < in.Start {
+			in.Start = rec.start
+		}
+		in.End = max(in.End, rec.start.Add(rec.wallDuration()))
+	}
+	return in
+}
+
+// seal ends a recording: nothing is added to it any more.
+func (st *Stream) seal(rec *recording) {
+	rec.sealed = true
+	if rec.broken {
+		rec.cut(rec.durable)
+	}
+	st.cumMedia = rec.prevMedia + rec.mediaDuration()
+	if rec.broken || len(rec.taken) == 0 && len(rec.pending) == 0 {
+		st.settled(rec) // the directory has nothing to do for it
+	}
+}
+
+// shorten cuts a recording back to its first n fragments. When it was sealed,
+// what came after it is counted without that, and what follows it in its run
+// becomes a run of its own, because something is missing between them. What
+// their files say of themselves is older than that; their rows count.
+func (st *Stream) shorten(rec *recording, n int, reason string) {
+	before := rec.mediaDuration()
+	rec.cut(n)
+	if !rec.sealed {
+		return
+	}
+	lost := before - rec.mediaDuration()
+	split := rec.endReason == ""
+	rec.end(reason)
+	st.cumMedia -= lost
+	first, same := true, true // a run that was split goes on under other offsets
+	for _, r := range st.recent[slices.Index(st.recent, rec)+1:] {
+		r.prevMedia -= lost
+		if !split {
+			continue
+		}
+		if same = same && r.run == rec.run && r.runOffset > rec.runOffset; same {
+			r.runOffset -= rec.runOffset + 1
+		}
+		if !first {
+			r.prevRuns++
+		}
+		first = false
+	}
+	if first {
+		return
+	}
+	st.cumRuns++
+	if same {
+		rec.run.offset -= rec.runOffset + 1
+	}
+}
+
+// settled notes that all that is to be kept of a recording is durable, and
+// plans its flush: when its first instant is flush_if_sec old (R10), but no
+// sooner than that after the last flush. A recording is a minute old by now, and
+// those of sixteen streams would each have a flush of its own otherwise (R11).
+func (st *Stream) settled(rec *recording) {
+	rec.settled = true
+	rec.letGo(len(rec.taken))
+	rec.release()
+	i := slices.Index(st.recent, rec)
+	for i > 0 && st.recent[i-1].moved {
+		i--
+	}
+	if i > 0 && !rec.moved && len(rec.taken) == 0 && st.recent[i-1].run == rec.run && st.recent[i-1].endReason == "" {
+		// Nothing of it is left, so the one before it is the last of the run.
+		st.recent[i-1].endReason = rec.endReason
+	}
+	at := rec.received
+	if flushed := st.store.plans.flushed(); flushed.After(at) {
+		at = flushed
+	}
+	st.store.plan(st, rec.no, at.Add(time.Duration(st.cfg.FlushIfSec)*time.Second))
+}
+
+// unsynced counts bytes that wait in memory to become durable.
+func (st *Stream) unsynced(n int64) {
+	if st.removed {
+		return
+	}
+	if st.unsyncedBytes == 0 {
+		st.undurable.Store(int64(time.Since(st.store.opened)))
+	}
+	st.unsyncedBytes += n
+	if st.unsyncedBytes == 0 {
+		st.undurable.Store(0)
+	}
+	st.store.ring.Add(n)
+}
+
+// overRing reports whether the stream has to give up pictures because the
+// memory for what is not written yet is full. Only a stream that holds much
+// itself gives: one slow disk takes nothing from the streams of another.
+func (st *Stream) overRing() bool {
+	limit := st.store.cfg.RingBytes
+	return st.store.ring.Load() > limit && st.unsyncedBytes > limit/(2*int64(max(1, st.store.streams.Load())))
+}
+
+// relieve makes room in the memory: it gives up the oldest recordings that
+// their directory is not at work on, and of the growing one, cur, whatever was
+// not taken. It reports whether cur was cut.
+func (st *Stream) relieve(cur *recording) (cut bool) {
+	lost := st.diskCause()
+	for _, rec := range st.recent {
+		n := rec.given()
+		if rec.settled || rec.broken || n == len(rec.taken) && len(rec.pending) == 0 && len(rec.pendingAudio) == 0 {
+			continue
+		}
+		frames := rec.video.Samples
+		st.shorten(rec, n, reasonSlowDisk)
+		rec.lost = lost
+		rec.lost.at = rec.start
+		st.lostFrames += frames - rec.video.Samples
+		if rec == cur {
+			return true
+		}
+		if !rec.created && n == 0 {
+			st.settled(rec) // otherwise its file is to come, or may hold more and the directory cuts it
+		}
+		if !st.overRing() {
+			return false
+		}
+	}
+	return false
+}
+
+// rotation is how long recordings are. minRotation spares a run a first
+// recording of a moment.
+const (
+	rotation    = media.Minute
+	minRotation = 10 * media.Second
+)
+
+// nextRotation is the time from which the next key frame begins a new
+// recording: once a minute, at a second that differs from stream to stream so
+// that files are not all created at once. Bit-reversed stream numbers spread
+// evenly however many there are.
+func (st *Stream) nextRotation(start media.Time) media.Time {
+	offset := media.Time(uint64(bits.Reverse32(uint32(st.id))) * uint64(rotation) >> 32)
+	least := start.Add(minRotation)
+	t := least - (least-offset)%media.Time(rotation)
+	if t < least {
+		t += media.Time(rotation)
+	}
+	return t
+}
+
+// blocks rounds a file's size up to whole file system blocks (R28).
+func (st *Stream) blocks(size int64) int64 {
+	b := int64(4096)
+	if st.dir != nil && st.dir.blockSize > 0 {
+		b = st.dir.blockSize
+	}
+	return (size + b - 1) / b * b
+}

@@ -1,0 +1,222 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"holdfast/nvr/media"
+	"holdfast/nvr/store"
+)
+
+// topLevel is the answer of GET /api/.
+type topLevel struct {
+	ServerVersion string       `json:"serverVersion"`
+	TimeZoneName  string       `json:"timeZoneName"`
+	Now           media.Time   `json:"now90k"`
+	Clock         clockJSON    `json:"clock"`
+	Permissions   permissions  `json:"permissions"`
+	Cameras       []cameraJSON `json:"cameras"`
+
+	// There are no signals yet; clients of the dialect expect the lists.
+	Signals     []struct{} `json:"signals"`
+	SignalTypes []struct{} `json:"signalTypes"`
+	Machine     *Machine   `json:"machine,omitempty"`
+}
+
+// clockJSON says whether the wall clock can be relied on.
+type clockJSON struct {
+	Set bool `json:"set"`
+}
+
+type cameraJSON struct {
+	UUID        string                `json:"uuid"`
+	ID          int32                 `json:"id"`
+	ShortName   string                `json:"shortName"`
+	Description string                `json:"description"`
+	Streams     map[string]streamJSON `json:"streams"`
+}
+
+type streamJSON struct {
+	ID            int32          `json:"id"`
+	Record        bool           `json:"record"`
+	RetainBytes   int64          `json:"retainBytes"`
+	RetainDays    int32          `json:"retainDays,omitempty"`
+	MinStart      *media.Time    `json:"minStartTime90k,omitempty"`
+	MaxEnd        *media.Time    `json:"maxEndTime90k,omitempty"`
+	TotalDuration media.Duration `json:"totalDuration90k"`
+	TotalBytes    int64          `json:"totalSampleFileBytes"`
+	FSBytes       int64          `json:"fsBytes"`
+	Recordings    int            `json:"recordings"`
+	Watermark     media.Time     `json:"watermark90k,omitempty"`
+	State         stateJSON      `json:"state"`
+	DirError      string         `json:"dirError,omitempty"`
+	DirAlarm      string         `json:"dirAlarm,omitempty"`
+	Config        *configJSON    `json:"config,omitempty"`
+}
+
+type stateJSON struct {
+	Phase   string     `json:"phase"`
+	Since   media.Time `json:"since90k,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	Skipped []string   `json:"skipped,omitempty"`
+}
+
+// configJSON is how a stream is set up. Passwords are written and never read.
+type configJSON struct {
+	URL           string `json:"url"`
+	Username      string `json:"username,omitempty"`
+	RTSPTransport string `json:"rtspTransport,omitempty"`
+	FlushIfSec    int32  `json:"flushIfSec"`
+	SampleFileDir string `json:"sampleFileDir,omitempty"`
+}
+
+func (s *server) top(w http.ResponseWriter, r *http.Request) error {
+	configs, err := s.configsAsked(r)
+	if err != nil {
+		return err
+	}
+	t := topLevel{
+		ServerVersion: s.Version, TimeZoneName: s.Store.TimeZone().String(), Now: media.TimeOf(s.Now()),
+		Clock:       clockJSON{s.Store.ClockGood()},
+		Permissions: s.permissions(r), Machine: s.Machine,
+		Cameras: []cameraJSON{}, Signals: []struct{}{}, SignalTypes: []struct{}{},
+	}
+	for _, c := range s.Store.Cameras() {
+		t.Cameras = append(t.Cameras, describe(c, configs))
+	}
+	return writeJSON(w, http.StatusOK, t)
+}
+
+func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
+	configs, err := s.configsAsked(r)
+	if err != nil {
+		return err
+	}
+	c, err := s.cameraOf(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, describe(c, configs))
+}
+
+// configsAsked reads cameraConfigs=true, which not everybody may ask.
+func (s *server) configsAsked(r *http.Request) (bool, error) {
+	q, err := parameters(r, []string{"cameraConfigs"})
+	if err != nil {
+		return false, err
+	}
+	switch v := q["cameraConfigs"]; {
+	case len(v) == 0 || v[0] == "false":
+		return false, nil
+	case v[0] != "true":
+		return false, badRequest("cameraConfigs is %q, not true or false", v[0])
+	}
+	return true, s.may(r, adminCameras)
+}
+
+func describe(c *store.Camera, configs bool) cameraJSON {
+	out := cameraJSON{
+		UUID: c.UUID, ID: c.ID, ShortName: c.Name, Description: c.Description,
+		Streams: make(map[string]streamJSON, len(c.Streams)),
+	}
+	for _, st := range c.Streams {
+		in := st.Info()
+		j := streamJSON{
+			ID: in.ID, Record: in.Record, RetainBytes: in.RetainBytes, RetainDays: in.RetainDays,
+			TotalDuration: in.Duration, TotalBytes: in.Bytes, FSBytes: in.FSBytes, Recordings: in.Recordings,
+			Watermark: in.Watermark, DirError: in.DirError, DirAlarm: in.DirAlarm,
+			State: stateJSON{Phase: in.State.Phase, Since: in.State.Since, Reason: in.State.Reason, Skipped: in.State.Skipped},
+		}
+		if in.Recordings > 0 {
+			j.MinStart, j.MaxEnd = &in.Start, &in.End
+		}
+		if configs {
+			j.Config = &configJSON{
+				URL: in.URL, Username: in.Username, RTSPTransport: in.Transport,
+				FlushIfSec: in.FlushIfSec, SampleFileDir: in.SampleFileDir,
+			}
+		}
+		out.Streams[in.Type] = j
+	}
+	return out
+}
+
+// cameraOf returns the camera that the path names.
+func (s *server) cameraOf(r *http.Request) (*store.Camera, error) {
+	uuid := r.PathValue("uuid")
+	c, ok := s.Store.Camera(uuid)
+	if !ok {
+		return nil, &httpError{http.StatusNotFound, fmt.Sprintf("there is no camera %q", uuid)}
+	}
+	return c, nil
+}
+
+// streamOf returns the stream that the path names, and its camera.
+func (s *server) streamOf(r *http.Request) (*store.Camera, *store.Stream, error) {
+	c, err := s.cameraOf(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	st := c.Stream(r.PathValue("stream"))
+	if st == nil {
+		return nil, nil, &httpError{http.StatusNotFound, fmt.Sprintf("camera %q has no stream %q", c.Name, r.PathValue("stream"))}
+	}
+	return c, st, nil
+}
+
+// addCamera takes a camera as the configuration file writes it.
+func (s *server) addCamera(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	// A form of another site cannot send this type.
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return badRequest("Content-Type must be application/json")
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
+	b, err := io.ReadAll(r.Body)
+	// The server watches the connection by reading, for as long as the handler
+	// works.
+	_ = rc.SetReadDeadline(time.Time{})
+	if errors.As(err, new(*http.MaxBytesError)) {
+		return err
+	}
+	if err != nil {
+		return badRequest("camera: %v", err)
+	}
+	c, err := store.ParseCamera(b)
+	if errors.As(err, new(*store.ConfigError)) {
+		return err
+	}
+	if err != nil {
+		return badRequest("camera: %v", err)
+	}
+	uuid, err := s.Store.AddCamera(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	s.log.Info("added camera", "camera", c.ShortName, "uuid", uuid, "from", r.RemoteAddr)
+	w.Header().Set("Location", "/api/cameras/"+uuid+"/")
+	return writeJSON(w, http.StatusCreated, map[string]string{"uuid": uuid})
+}
+
+func (s *server) deleteCamera(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	c, err := s.cameraOf(r)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.DeleteCamera(r.Context(), c.UUID); err != nil {
+		return err
+	}
+	s.log.Info("deleted camera", "camera", c.Name, "uuid", c.UUID, "from", r.RemoteAddr)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

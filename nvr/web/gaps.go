@@ -1,0 +1,45 @@
+package web
+
+import (
+	"net/http"
+
+	"holdfast/nvr/media"
+	"holdfast/nvr/store"
+)
+
+type gapsJSON struct {
+	Gaps []gapJSON `json:"gaps"`
+}
+
+// gapJSON is time in which a stream should have recorded and did not.
+type gapJSON struct {
+	Start   media.Time  `json:"startTime90k"`
+	End     media.Time  `json:"endTime90k"`
+	Cause   store.Cause `json:"cause"`
+	Detail  string      `json:"detail,omitempty"`
+	Growing bool        `json:"growing,omitempty"`
+}
+
+func (s *server) gaps(w http.ResponseWriter, r *http.Request) error {
+	q, err := parameters(r, []string{"startTime90k", "endTime90k"})
+	if err != nil {
+		return err
+	}
+	from, to, err := s.timeRange(q)
+	if err != nil {
+		return err
+	}
+	_, st, err := s.streamOf(r)
+	if err != nil {
+		return err
+	}
+	out := gapsJSON{Gaps: []gapJSON{}}
+	err = st.Gaps(r.Context(), from, to, func(g *store.Gap) error {
+		out.Gaps = append(out.Gaps, gapJSON{g.Start, g.End, g.Cause, g.Detail, g.Growing})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, out)
+}

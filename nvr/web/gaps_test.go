@@ -1,0 +1,52 @@
+package web
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"holdfast/nvr/media"
+	"holdfast/nvr/store"
+)
+
+// A gap is listed while it goes on, and from the database after a restart.
+func TestGapsHaveTheirCause(t *testing.T) {
+	r := newRecorder(t, "view")
+	began := media.TimeOf(start)
+	list := func(query string) []gapJSON {
+		t.Helper()
+		var answer gapsJSON
+		r.json(r.path("sub/gaps")+query, &answer)
+		return answer.Gaps
+	}
+	if got := list(""); got == nil || len(got) != 0 {
+		t.Errorf("gaps at the beginning: %+v, want an empty list", got)
+	}
+	st := r.stream("sub")
+	st.SetState(store.Connecting, "", nil)
+	st.Wait(store.CameraUnreachable, "no answer")
+	r.ahead.Store(int64(10 * time.Minute))
+	st.Wait(store.LoginRefused, "")
+	r.ahead.Store(int64(15 * time.Minute))
+	want := []gapJSON{
+		{began, began.Add(10 * media.Minute), store.CameraUnreachable, "no answer", false},
+		{began.Add(10 * media.Minute), began.Add(15 * media.Minute), store.LoginRefused, "", true},
+	}
+	if diff := cmp.Diff(want, list("")); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want[:1], list("?endTime90k=2026-10-24T23:10:30")); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want[1:], list("?startTime90k=2026-10-24T21:10:31Z")); diff != "" {
+		t.Error(diff)
+	}
+	r.restart()
+	r.ahead.Store(int64(time.Hour))
+	want[1].Growing = false
+	want = append(want, gapJSON{began.Add(15 * media.Minute), began.Add(60 * media.Minute), store.RecorderDown, "", true})
+	if diff := cmp.Diff(want, list("")); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,151 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"holdfast/nvr/media"
+	"holdfast/nvr/mp4"
+	"holdfast/nvr/store"
+)
+
+const (
+	// Browsers give up a socket on which nothing happens for a minute.
+	pingAfter = 30 * time.Second
+	// A viewer who takes nothing for so long is gone.
+	sendTime = 10 * time.Second
+	// A picture of which nobody knows how long it lasts.
+	nominalPicture = media.Second / 30
+)
+
+// live answers live.m4s: a WebSocket message for each picture, beginning with
+// the group of pictures that goes on at this moment. Everything that goes
+// wrong is said inside the socket, as browsers show a script nothing else;
+// only a request of another site is refused before.
+func (s *server) live(w http.ResponseWriter, r *http.Request) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		w.Header().Set("Upgrade", "websocket")
+		s.fail(w, r, &httpError{http.StatusUpgradeRequired, "live.m4s speaks WebSocket only"})
+		return
+	}
+	// Accept refuses an Origin that is not this host.
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
+	if err != nil {
+		s.log.Debug("live view refused", "from", r.RemoteAddr, "err", err)
+		return // Accept has answered
+	}
+	defer c.CloseNow()
+	ctx := c.CloseRead(r.Context())
+	err = s.follow(ctx, c, r)
+	switch {
+	case ctx.Err() != nil:
+		c.Close(websocket.StatusGoingAway, "")
+	case err != nil && !errors.Is(err, errViewer):
+		_, text := s.refusal(r, err)
+		_ = sendJSON(ctx, c, map[string]any{"type": "error", "message": text})
+		c.Close(websocket.StatusNormalClosure, "")
+	}
+}
+
+// errViewer says that a message could not be sent. That is no error of ours.
+var errViewer = errors.New("viewer is gone")
+
+// follow sends live video until something ends it.
+func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request) error {
+	if err := s.may(r, viewVideo); err != nil {
+		return err
+	}
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	_, st, err := s.streamOf(r)
+	if err != nil {
+		return err
+	}
+	f := st.Follow()
+	defer f.Close()
+	var buf []byte
+	for {
+		l, err := next(ctx, c, f)
+		if errors.Is(err, store.ErrRemoved) {
+			return &httpError{http.StatusNotFound, "the camera was deleted"}
+		}
+		if err != nil {
+			return err
+		}
+		if l.Dropped > 0 {
+			if err := sendJSON(ctx, c, map[string]any{"type": "dropped", "frames": l.Dropped}); err != nil {
+				return err
+			}
+		}
+		buf = appendLive(buf[:0], &l)
+		if err := send(ctx, c, websocket.MessageBinary, buf); err != nil {
+			return err
+		}
+	}
+}
+
+// next waits for the next picture, and pings while none comes.
+func next(ctx context.Context, c *websocket.Conn, f *store.Follower) (store.Live, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, pingAfter)
+		l, err := f.Next(wait)
+		idle := wait.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !idle {
+			return l, err
+		}
+		answer, cancel := context.WithTimeout(ctx, sendTime)
+		err = c.Ping(answer)
+		cancel()
+		if err != nil {
+			return store.Live{}, fmt.Errorf("%w: %w", errViewer, err)
+		}
+	}
+}
+
+// appendLive makes the message of one picture: header lines, an empty line,
+// and its fragment, whose time is always 0 so that it is the same for every
+// viewer (api.md, "live.m4s").
+func appendLive(b []byte, l *store.Live) []byte {
+	d := l.Duration
+	if d <= 0 {
+		d = nominalPicture
+	}
+	b = fmt.Appendf(b, "Content-Type: %s\r\n"+
+		"X-Recording-Start: %d\r\n"+
+		"X-Recording-Id: %d.%d\r\n"+
+		"X-Media-Time-Range: %d-%d\r\n"+
+		"X-Prev-Media-Duration: %d\r\n"+
+		"X-Runs: %d\r\n"+
+		"X-Video-Sample-Entry-Id: %d\r\n\r\n",
+		contentType(l.Unit.Entry), l.RecordingStart, l.OpenID, l.RecordingNo,
+		l.MediaStart, l.MediaStart+d, l.PrevMedia, l.PrevRuns, l.EntryID)
+	return mp4.AppendMediaSegment(b, 1, &mp4.Fragment{Video: []media.Sample{{
+		Duration: int32(d), Size: int32(len(l.Unit.Data)), Offset: int32(l.Unit.PTS - l.Unit.DTS), Key: l.Unit.Key,
+	}}}, l.Unit.Data)
+}
+
+func sendJSON(ctx context.Context, c *websocket.Conn, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return send(ctx, c, websocket.MessageText, b)
+}
+
+func send(ctx context.Context, c *websocket.Conn, typ websocket.MessageType, b []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTime)
+	defer cancel()
+	if err := c.Write(ctx, typ, b); err != nil {
+		return fmt.Errorf("%w: %w", errViewer, err)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package hil
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// console collects the lines that a device says on its serial port.
+type console struct {
+	mu    sync.Mutex
+	lines []line
+	more  chan struct{} // closed by the next line
+}
+
+type line struct {
+	at   time.Time
+	text string
+}
+
+func newConsole() *console { return &console{more: make(chan struct{})} }
+
+// What firmware and kernel paint with, not text.
+var painting = regexp.MustCompile(`\x1b(\[[0-9;?=]*[A-Za-z]|[()].|[=>78c])|[\x00-\x08\x0b-\x1f\x7f]`)
+
+// read takes lines until r ends.
+func (c *console) read(r io.Reader) {
+	b := bufio.NewReaderSize(r, 1<<16)
+	for {
+		s, err := b.ReadString('\n')
+		if text := strings.TrimRight(painting.ReplaceAllString(s, ""), " \r\n\t"); text != "" {
+			c.add(text)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (c *console) add(text string) {
+	c.mu.Lock()
+	c.lines = append(c.lines, line{time.Now(), text})
+	close(c.more)
+	c.more = make(chan struct{})
+	c.mu.Unlock()
+}
+
+// here is the place behind the last line, to wait from.
+func (c *console) here() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.lines)
+}
+
+// wait returns the first line at or after from that holds text, and the place
+// behind it.
+func (c *console) wait(from int, text string, limit time.Duration) (line, int, error) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		more := c.more
+		for ; from < len(c.lines); from++ {
+			if strings.Contains(c.lines[from].text, text) {
+				l := c.lines[from]
+				c.mu.Unlock()
+				return l, from + 1, nil
+			}
+		}
+		c.mu.Unlock()
+		select {
+		case <-more:
+		case <-timer.C:
+			return line{}, from, fmt.Errorf("console: no %q within %v", text, limit)
+		}
+	}
+}
+
+// has returns the first line from a place on that holds text.
+func (c *console) has(from int, text string) (line, bool) {
+	l, _, err := c.wait(from, text, 0)
+	return l, err == nil
+}
+
+// tail is the last n lines.
+func (c *console) tail(n int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var b strings.Builder
+	for _, l := range c.lines[max(0, len(c.lines)-n):] {
+		fmt.Fprintf(&b, "%s | %s\n", l.at.Format("15:04:05.000"), l.text)
+	}
+	return b.String()
+}
+
+func TestConsoleWaitsForALine(t *testing.T) {
+	c := newConsole()
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() { defer close(done); c.read(r) }()
+	go func() {
+		io.WriteString(w, "\x1b[2J\x1b[1;1Hone\r\n\r\ntw")
+		io.WriteString(w, "o\nthree")
+		w.Close()
+	}()
+	_, at, err := c.wait(0, "two", 10*time.Second)
+	if err != nil || at != 2 {
+		t.Fatalf("place %d, %v; want 2", at, err)
+	}
+	if _, _, err := c.wait(at, "one", time.Millisecond); err == nil {
+		t.Error("an older line was found")
+	}
+	<-done
+	if l, ok := c.has(0, "one"); !ok || l.text != "one" {
+		t.Errorf("first line is %q", l.text)
+	}
+	if !strings.HasSuffix(c.tail(1), "| three\n") {
+		t.Errorf("tail is %q", c.tail(1))
+	}
+}

@@ -1,0 +1,505 @@
+package hil
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"holdfast/nvr/camera/cameratest"
+	"holdfast/nvr/media"
+	"holdfast/nvr/record/recordtest"
+	"holdfast/test/hil/nbd"
+)
+
+// outage is how long after the end of a fault a stream may still be away.
+const outage = 15 * time.Second
+
+// faulty is a device that records one camera to a second disk, which fails, and
+// another one beside its database, which nothing may happen to.
+type faulty struct {
+	*device
+	vm      *vm
+	cameras *cameratest.Server
+	from    int       // on the console, since the last start
+	began   time.Time // of the fault
+	ended   time.Time
+	claims  []claim
+}
+
+// The cameras, as they are called.
+const (
+	onMedia = "camera 1"
+	onPerm  = "camera 2"
+)
+
+// claim is what the device has called durable.
+type claim struct {
+	stream string
+	upTo   media.Time
+}
+
+func newFaulty(t *testing.T, mutants ...mutant) *faulty {
+	t.Helper()
+	needsDisk(t)
+	hasTools(t, lanes[0])
+	s := emulate(t, cameratest.Config{Cameras: 2})
+	v := newVM(t, machine{lane: lanes[0], image: image(t, "amd64", slices.Concat(hooks, mutants)...), media: mediaSize})
+	f := &faulty{device: newDevice(t, v), vm: v, cameras: s}
+	f.powerOn()
+	f.until("serve", 60*time.Second, func() error { _, err := f.top(); return err })
+	f.addCamerasAt(s, 2, func(camera int) string {
+		return map[int]string{1: mediaSamples, 2: ""}[camera]
+	})
+	f.waitRecording(4, 60*time.Second)
+	// A recording that is committed, and one that is not.
+	f.until("commit", 90*time.Second, func() error {
+		t, err := f.top()
+		if err != nil {
+			return err
+		}
+		for _, c := range t.Cameras {
+			for kind, st := range c.Streams {
+				if st.Recordings < 2 {
+					return fmt.Errorf("%s %s has %d recordings", c.ShortName, kind, st.Recordings)
+				}
+			}
+		}
+		return nil
+	})
+	return f
+}
+
+// breaks begins the fault.
+func (f *faulty) breaks(how func()) {
+	f.t.Helper()
+	f.claim()
+	f.from = f.Console().here()
+	f.began, f.ended = time.Now(), time.Time{}
+	how()
+}
+
+// mends ends the fault, a while after it is shown.
+func (f *faulty) mends(after time.Duration, how func()) {
+	f.t.Helper()
+	<-time.After(after)
+	f.claim()
+	how()
+	f.ended = time.Now()
+}
+
+// claim remembers what the device calls durable now.
+func (f *faulty) claim() {
+	f.t.Helper()
+	var t top
+	f.until("answer", 30*time.Second, func() (err error) { t, err = f.top(); return err })
+	for _, c := range t.Cameras {
+		for kind, st := range c.Streams {
+			f.claims = append(f.claims, claim{c.ShortName + " " + kind, media.Time(st.Watermark90k)})
+		}
+	}
+}
+
+// showsFault waits until API and /healthz say what is wrong with the second disk.
+func (f *faulty) showsFault() {
+	f.t.Helper()
+	said := ""
+	f.until("show the fault", 30*time.Second, func() error {
+		t, err := f.top()
+		if err != nil {
+			return err
+		}
+		for _, c := range t.Cameras {
+			for kind, st := range c.Streams {
+				if (c.ShortName == onMedia) != (st.DirError != "") {
+					return fmt.Errorf("%s %s says %q of its directory", c.ShortName, kind, st.DirError)
+				}
+				said = cmp.Or(st.DirError, said)
+			}
+		}
+		return nil
+	})
+	f.shows("/healthz", "sample directory "+mediaSamples, 10*time.Second)
+	note(f.t, lanes[0].name, f.t.Name(), "says", "after %.1f s: %.120s", time.Since(f.began).Seconds(), said)
+}
+
+// goesOn waits until the streams of cameras record, and something newer than now
+// is durable.
+func (f *faulty) goesOn(limit time.Duration, cameras ...string) {
+	f.t.Helper()
+	var since int64
+	f.until("record "+strings.Join(cameras, " and "), limit, func() error {
+		t, err := f.top()
+		if err != nil {
+			return err
+		}
+		if since == 0 {
+			since = t.Now90k
+		}
+		n := 0
+		for _, c := range t.Cameras {
+			if !slices.Contains(cameras, c.ShortName) {
+				continue
+			}
+			for kind, st := range c.Streams {
+				if st.State.Phase != "recording" || st.DirError != "" || st.Watermark90k <= since {
+					return fmt.Errorf("%s %s is %s %s, durable up to %v, %s", c.ShortName, kind, st.State.Phase, st.State.Reason, media.Time(st.Watermark90k), st.DirError)
+				}
+				n++
+			}
+		}
+		if n != 2*len(cameras) {
+			return fmt.Errorf("%d streams", n)
+		}
+		return nil
+	})
+}
+
+// recovers waits until all is well again.
+func (f *faulty) recovers(limit time.Duration) {
+	f.t.Helper()
+	f.goesOn(limit, onMedia, onPerm)
+	note(f.t, lanes[0].name, f.t.Name(), "records again", "%.1f s after the fault's end", time.Since(f.ended).Seconds())
+	page, err := f.page("/healthz")
+	if err != nil || strings.Contains(page, "sample directory") {
+		f.t.Errorf("/healthz: %v:\n%s", err, page)
+	}
+}
+
+// again takes the power away and gives it back.
+func (f *faulty) again() {
+	f.t.Helper()
+	if _, err := f.PowerCut(nbd.Cut{}); err != nil {
+		f.t.Fatal(err)
+	}
+	f.from = f.Console().here()
+	f.powerOn()
+}
+
+// stayed fails the test when the recorder or the machine was started again.
+func (f *faulty) stayed() {
+	f.t.Helper()
+	for _, text := range []string{"holdfast: nvr ended", "holdfast: nvr hangs", "Linux version"} {
+		if l, ok := f.Console().has(f.from, text); ok {
+			f.t.Errorf("the console says %q", l.text)
+		}
+	}
+}
+
+// gap is what the lab reads of GET …/gaps.
+type gap struct {
+	Start, End media.Time
+	Cause      string
+	Detail     string
+}
+
+// gaps are those of all streams since the fault began.
+func (f *faulty) gaps() map[string][]gap {
+	f.t.Helper()
+	all := map[string][]gap{}
+	t, err := f.top()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, c := range t.Cameras {
+		for kind := range c.Streams {
+			var answer struct {
+				Gaps []struct {
+					StartTime90k, EndTime90k int64
+					Cause, Detail            string
+				}
+			}
+			since := media.TimeOf(f.began.Add(-3 * time.Second)) // the device's clock is not ours
+			if err := f.do("GET", fmt.Sprintf("/api/cameras/%s/%s/gaps?startTime90k=%d", c.UUID, kind, since), nil, &answer); err != nil {
+				f.t.Fatal(err)
+			}
+			for _, g := range answer.Gaps {
+				all[c.ShortName+" "+kind] = append(all[c.ShortName+" "+kind], gap{media.Time(g.StartTime90k), media.Time(g.EndTime90k), g.Cause, g.Detail})
+			}
+		}
+	}
+	return all
+}
+
+// allowed is what a fault may cost.
+type allowed struct {
+	media  time.Duration // of what the second disk was to hold
+	others time.Duration // of the camera beside it
+	causes []string      // of gaps
+}
+
+// settles takes the power away and holds the disks to all that was promised.
+func (f *faulty) settles(may allowed) {
+	f.t.Helper()
+	if err := f.judge(may); err != nil {
+		f.t.Error(err)
+	}
+}
+
+// judge is settles whose caller hears of broken promises.
+func (f *faulty) judge(may allowed) error {
+	f.t.Helper()
+	var errs []error
+	breaks := func(format string, args ...any) { errs = append(errs, broken(format, args...)) }
+	f.claim()
+	gaps := f.gaps()
+	cut := lookAt(f.cameras)
+	if _, err := f.PowerCut(nbd.Cut{}); err != nil {
+		f.t.Fatal(err)
+	}
+	k, err := proveAnd(f, f.cameras, check(f.t))
+	if err != nil {
+		return err
+	}
+	for _, c := range f.claims {
+		if !holds(k, c) {
+			breaks("%s was durable up to %v, and is not there", c.stream, c.upTo)
+		}
+	}
+	for _, camera := range []string{onMedia, onPerm} {
+		most := may.media
+		if camera == onPerm {
+			most = may.others
+		}
+		for _, kind := range []string{"main", "sub"} {
+			stream := camera + " " + kind
+			st := k.streams[stream]
+			if st == nil {
+				breaks("%s is not there", stream)
+				continue
+			}
+			p := path(stream)
+			pictures, loop := f.cameras.Fixture(p).Pictures()
+			period := loop.Std() / time.Duration(pictures)
+			missing := lacking(st, cut.next[p], cut.at.Sub(f.began), period)
+			if limit := most + mostLost + f.Busy(busyWindow); missing > limit {
+				breaks("%s lost %v, more than %v", stream, missing, limit)
+			}
+			var told time.Duration
+			for _, g := range gaps[stream] {
+				told += g.End.Sub(g.Start).Std()
+				if !slices.Contains(may.causes, g.Cause) {
+					breaks("%s: a gap of %v is called %s (%s)", stream, g.End.Sub(g.Start).Std(), g.Cause, g.Detail)
+				}
+			}
+			// What the last second held is in no gap.
+			if missing > told+mostLost+f.Busy(busyWindow) {
+				breaks("%s lost %v, and gaps account for %v", stream, missing, told)
+			}
+			note(f.t, lanes[0].name, f.t.Name(), stream+" lost", "%.1f s, gaps say %.1f s", missing.Seconds(), told.Seconds())
+			for _, g := range st.Gaps() {
+				// Holes are where the fault was, and nowhere else.
+				slack := 3*time.Second + f.Busy(busyWindow)
+				if at := g.After.At.Std(); at.Before(f.began.Add(-slack)) {
+					breaks("%s: %d pictures are missing behind frame %d, %v before the fault", stream, g.Missing, g.After.Frame, f.began.Sub(at))
+				}
+				if at := g.Before.At.Std(); at.After(f.ended.Add(max(most, outage) + slack)) {
+					breaks("%s: %d pictures are missing before frame %d, %v after the fault", stream, g.Missing, g.Before.Frame, at.Sub(f.ended))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// holds reports whether a stream's pictures reach to where they were called
+// durable. The start of a recording may move by as much as pictures jitter.
+func holds(k *kept, c claim) bool {
+	const jitter = 500 * time.Millisecond
+	if c.upTo == 0 { // nothing, since it was started
+		return true
+	}
+	st := k.streams[c.stream]
+	return st != nil && slices.ContainsFunc(st.Frames, func(f recordtest.Frame) bool {
+		return c.upTo.Sub(f.At.Add(f.Duration)).Std().Abs() <= jitter
+	})
+}
+
+func TestClaimsAreHeldAgainstPictures(t *testing.T) {
+	st := &recordtest.Stream{Name: "camera 1 main"}
+	for i := range 30 { // ten a second, for three seconds
+		st.Frames = append(st.Frames, recordtest.Frame{At: media.Time(1e6 + 9000*i), Duration: 9000})
+	}
+	k := &kept{streams: map[string]*recordtest.Stream{st.Name: st}}
+	for _, c := range []struct {
+		name  string
+		claim claim
+		want  bool
+	}{
+		{"the end", claim{stream: st.Name, upTo: 1e6 + 30*9000}, true},
+		{"the middle", claim{stream: st.Name, upTo: 1e6 + 15*9000}, true},
+		{"jitter", claim{stream: st.Name, upTo: 1e6 + 34*9000}, true},
+		{"a second more", claim{stream: st.Name, upTo: 1e6 + 40*9000}, false},
+		{"before all", claim{stream: st.Name, upTo: 1e6 - 10*9000}, false},
+		{"another stream", claim{stream: "camera 2 main", upTo: 1e6 + 9000}, false},
+		{"nothing claimed", claim{stream: st.Name, upTo: 0}, true},
+	} {
+		if got := holds(k, c.claim); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+var writes = []nbd.Op{nbd.Write}
+
+// restarted are the causes of gaps where the recorder or the machine was started
+// again, whose network comes later than its recorder.
+var restarted = []string{"disk_error", "recorder_down", "unknown", "unreachable"}
+
+// A disk that cannot write where footage would go.
+func TestMediaDiskWithoutGoodDataLosesThatTimeAlone(t *testing.T) {
+	f := newFaulty(t)
+	f.breaks(func() {
+		f.vm.second.drive.Break(nbd.Fault{Ops: writes, From: f.vm.second.footage, Err: syscall.EIO})
+	})
+	f.showsFault()
+	f.goesOn(outage, onPerm)
+	f.mends(10*time.Second, f.vm.second.drive.Heal)
+	f.recovers(outage)
+	f.stayed()
+	f.settles(allowed{media: f.ended.Sub(f.began) + outage, causes: []string{"disk_error"}})
+}
+
+func TestRecorderThatTrustsAFailedSyncIsCaught(t *testing.T) {
+	f := newFaulty(t, trustSync...)
+	f.breaks(func() {
+		f.vm.second.drive.Break(nbd.Fault{Ops: writes, From: f.vm.second.footage, Err: syscall.EIO})
+	})
+	f.mends(10*time.Second, f.vm.second.drive.Heal)
+	f.goesOn(outage, onMedia, onPerm)
+	err := f.judge(allowed{media: f.ended.Sub(f.began) + outage, causes: []string{"disk_error"}})
+	var seen *promise
+	if !errors.As(err, &seen) {
+		t.Fatalf("what a failed sync took was called durable, and the lab is blind: %v", err)
+	}
+	note(t, lanes[0].name, "must fail: a recorder that trusts a failed sync", "seen", "%.100s", strings.ReplaceAll(err.Error(), "\n", " "))
+}
+
+// A disk whose journal cannot be written: its file system goes read-only, and
+// only a mount makes it writable again.
+func TestMediaDiskWithoutJournalComesBackWithTheNextStart(t *testing.T) {
+	f := newFaulty(t)
+	f.breaks(func() {
+		f.vm.second.drive.Break(nbd.Fault{Ops: writes, From: f.vm.second.journal, To: f.vm.second.rest, Err: syscall.EIO})
+	})
+	f.showsFault()
+	f.goesOn(time.Minute, onPerm) // a directory that did not sync costs a start of the recorder
+	f.mends(10*time.Second, f.vm.second.drive.Heal)
+	f.again()
+	f.recovers(time.Minute)
+	down := f.ended.Sub(f.began) + time.Minute
+	f.settles(allowed{media: down, others: time.Minute, causes: restarted})
+}
+
+// A disk whose superblock cannot be read is not mounted; nothing is written to the
+// empty directory where it should be.
+func TestMediaDiskWithoutSuperblockIsMissedAndFound(t *testing.T) {
+	f := newFaulty(t)
+	f.breaks(func() {
+		f.vm.second.cfg.Faults = []nbd.Fault{{Ops: []nbd.Op{nbd.Read, nbd.Write}, To: 4096, Err: syscall.EIO}}
+		f.again()
+	})
+	f.goesOn(time.Minute, onPerm)
+	f.showsFault()
+	f.mends(10*time.Second, func() {
+		if f.vm.second.drive.Stats().Faulty == 0 {
+			t.Error("nobody asked for the superblock")
+		}
+		f.vm.second.cfg.Faults = nil
+		f.vm.second.drive.Heal()
+	})
+	f.again()
+	f.recovers(time.Minute)
+	down := f.ended.Sub(f.began) + time.Minute
+	f.settles(allowed{media: down, others: 2 * time.Minute, causes: restarted})
+}
+
+// A disk that is pulled out loses what it had in its cache. The recorder goes on
+// without it, and with it when it is back and the recorder was started again.
+func TestMediaDiskThatIsPulledOutComesBack(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// The kernel is told, by hand since this one has no driver for the plugs of
+		// PCI, and the disk gets a new name; otherwise it only answers with errors.
+		hot bool
+	}{{"told to the kernel", true}, {"without a word", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFaulty(t)
+			how := nbd.Cut{Kept: .5, Shuffled: true, Seed: seed(t)}
+			f.breaks(func() {
+				if _, err := f.vm.second.pull(how); err != nil {
+					t.Fatal(err)
+				}
+				if c.hot {
+					f.order("unplug")
+					f.say(f.from, "holdfast: media unplugged: <nil>", 30*time.Second)
+				}
+			})
+			f.showsFault()
+			f.goesOn(time.Minute, onPerm)
+			f.mends(10*time.Second, func() {
+				if err := f.vm.second.plug(); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if c.hot {
+				at := f.Console().here()
+				f.order("rescan")
+				f.say(at, "holdfast: media mounted", 20*time.Second)
+				f.order("poisoned")
+				<-time.After(2 * time.Second)
+			} else {
+				f.again()
+			}
+			f.recovers(2 * time.Minute)
+			down := f.ended.Sub(f.began) + 2*time.Minute
+			f.settles(allowed{media: down, others: 2 * time.Minute, causes: restarted})
+		})
+	}
+}
+
+// A disk that answers nothing for a minute costs nothing: memory holds what comes
+// meanwhile, and nobody is started again for it.
+func TestMediaDiskThatStallsForAMinuteCostsNothing(t *testing.T) {
+	f := newFaulty(t)
+	const stall = time.Minute
+	f.breaks(func() {
+		f.vm.second.drive.Break(nbd.Fault{Ops: []nbd.Op{nbd.Write, nbd.Flush}, Delay: stall, Times: 1})
+	})
+	for time.Since(f.began) < stall-10*time.Second {
+		f.goesOn(outage, onPerm)
+		<-time.After(5 * time.Second)
+	}
+	f.mends(time.Until(f.began.Add(stall)), func() {
+		if f.vm.second.drive.Stats().Faulty != 1 {
+			t.Errorf("%d requests were delayed, want one", f.vm.second.drive.Stats().Faulty)
+		}
+	})
+	f.recovers(outage)
+	f.stayed()
+	f.settles(allowed{})
+}
+
+// A disk that somebody else fills: the recorder says so, and records again as
+// soon as there is room.
+func TestMediaDiskThatIsFullIsNamedAndRecordedToAgain(t *testing.T) {
+	f := newFaulty(t)
+	f.breaks(func() {
+		f.order("fill")
+		f.say(f.from, "holdfast: media filled: <nil>", 20*time.Second)
+	})
+	f.showsFault()
+	f.shows("/healthz", "no space left on device", 10*time.Second)
+	f.goesOn(outage, onPerm)
+	f.mends(10*time.Second, func() {
+		f.order("room")
+		f.say(f.from, "holdfast: media has room: <nil>", 20*time.Second)
+	})
+	f.recovers(outage)
+	f.stayed()
+	f.settles(allowed{media: f.ended.Sub(f.began) + outage, causes: []string{"disk_full"}})
+}

@@ -1,0 +1,117 @@
+// The HTTP API as a class. It knows addresses and answers and nothing of
+// pages; nothing here needs a framework.
+
+import type { CameraConfig, RecordingRow, Recordings, StreamType, TopLevel } from "./types.ts";
+
+/** ApiError is an answer that is not a success. message is for people. */
+export class ApiError extends Error {
+  /** The HTTP status; 0 when no answer came. */
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+  }
+}
+
+/** Range of a listing. A bound is 90 kHz units or text such as
+ * "2026-11-23", which the server reads in its own time zone. */
+export interface ListRange {
+  start?: number | string;
+  end?: number | string;
+  /** Rows are cut so that none is longer than this. */
+  split90k?: number;
+}
+
+export class ApiClient {
+  readonly #base: URL;
+  readonly #fetch: typeof fetch;
+
+  /** base is the address of the recorder, e.g. location.href. */
+  constructor(base: string | URL, fetcher: typeof fetch = (...args) => fetch(...args)) {
+    this.#base = new URL("/", base);
+    this.#fetch = fetcher;
+  }
+
+  top(signal?: AbortSignal): Promise<TopLevel> {
+    return this.#json<TopLevel>("api/", { signal });
+  }
+
+  recordings(camera: string, stream: StreamType, range: ListRange = {}, signal?: AbortSignal): Promise<Recordings> {
+    const q = new URLSearchParams();
+    if (range.start !== undefined) q.set("startTime90k", String(range.start));
+    if (range.end !== undefined) q.set("endTime90k", String(range.end));
+    if (range.split90k !== undefined) q.set("split90k", String(range.split90k));
+    return this.#json<Recordings>(`${this.#stream(camera, stream)}recordings?${q}`, { signal });
+  }
+
+  async addCamera(config: CameraConfig): Promise<string> {
+    const made = await this.#json<{ uuid: string }>("api/cameras/", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(config),
+    });
+    return made.uuid;
+  }
+
+  async deleteCamera(camera: string): Promise<void> {
+    await this.#request(`api/cameras/${encodeURIComponent(camera)}/`, { method: "DELETE" });
+  }
+
+  /** The file of one listed row. A row that still grows is pinned to what it
+   * was when it was listed, so that the address always means the same bytes. */
+  viewUrl(camera: string, stream: StreamType, row: RecordingRow): string {
+    return this.#at(`${this.#stream(camera, stream)}view.mp4?s=${segment(row)}`).href;
+  }
+
+  initUrl(videoSampleEntryId: string): string {
+    return this.#at(`api/init/${encodeURIComponent(videoSampleEntryId)}.mp4`).href;
+  }
+
+  liveUrl(camera: string, stream: StreamType): string {
+    const url = this.#at(`${this.#stream(camera, stream)}live.m4s`);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    return url.href;
+  }
+
+  async bytes(url: string, signal?: AbortSignal): Promise<ArrayBuffer> {
+    return (await this.#request(url, { signal, cache: "default" })).arrayBuffer();
+  }
+
+  #stream(camera: string, stream: StreamType): string {
+    return `api/cameras/${encodeURIComponent(camera)}/${encodeURIComponent(stream)}/`;
+  }
+
+  #at(path: string): URL {
+    return new URL(path, this.#base);
+  }
+
+  async #json<T>(path: string, init: RequestInit): Promise<T> {
+    return (await (await this.#request(path, init)).json()) as T;
+  }
+
+  async #request(path: string, init: RequestInit): Promise<Response> {
+    let response: Response;
+    try {
+      response = await this.#fetch(this.#at(path), { ...init, cache: init.cache ?? "no-cache" });
+    } catch (cause) {
+      if (init.signal?.aborted) throw cause;
+      throw new ApiError(0, "the recorder does not answer");
+    }
+    if (!response.ok) {
+      const text = (await response.text()).trim();
+      throw new ApiError(response.status, text || `${response.status} ${response.statusText}`);
+    }
+    return response;
+  }
+}
+
+/** segment writes a row as the `s` parameter of view.mp4. */
+export function segment(row: RecordingRow): string {
+  let s = String(row.startId);
+  if (row.endId !== undefined && row.endId !== row.startId) s += `-${row.endId}`;
+  s += `@${row.openId}`;
+  if (row.growing) s += `.0-${row.endTime90k - row.startTime90k}`;
+  return s;
+}

@@ -1,0 +1,125 @@
+// What the HTTP API says (nvr/design/api.md). Times and durations are in
+// 90 kHz units; they stay exact in a number until the year 5000.
+
+/** TopLevel is the answer of GET /api/. */
+export interface TopLevel {
+  serverVersion: string;
+  timeZoneName: string;
+  /** The server's clock when it answered. */
+  now90k: number;
+  permissions: Permissions;
+  cameras: Camera[];
+  /** The appliance around the recorder; absent on any other machine. */
+  machine?: Machine;
+}
+
+/** Machine is how the appliance fared, as it said when the recorder started. */
+export interface Machine {
+  board: string;
+  version: string;
+  /** The hardware that resets a machine that hangs, or "none: why". */
+  watchdog: string;
+  /** Ends of the machine that nobody ordered, newest first. */
+  resets: Ended[] | null;
+  /** Ends of the recorder since the machine's start, newest first. */
+  restarts: Ended[] | null;
+}
+
+export interface Ended {
+  /** RFC 3339; absent when the clock was not set. */
+  time?: string;
+  reason: string;
+}
+
+export interface Permissions {
+  viewVideo?: boolean;
+  readCameraConfigs?: boolean;
+  adminCameras?: boolean;
+}
+
+export interface Camera {
+  uuid: string;
+  shortName: string;
+  description: string;
+  streams: Partial<Record<StreamType, Stream>>;
+}
+
+export const streamTypes = ["main", "sub", "ext"] as const;
+export type StreamType = (typeof streamTypes)[number];
+
+export interface Stream {
+  id: number;
+  record: boolean;
+  /** 0: no limit of its own, it shares what the disk has. */
+  retainBytes: number;
+  /** Absent while the stream has no recording. */
+  minStartTime90k?: number;
+  maxEndTime90k?: number;
+  totalDuration90k: number;
+  totalSampleFileBytes: number;
+  fsBytes: number;
+  recordings: number;
+  /** Up to here the current recording survives a power cut. */
+  watermark90k?: number;
+  state: StreamState;
+  /** Why its directory takes no writes at the moment. */
+  dirError?: string;
+}
+
+/** StreamState is what the recorder does about a stream at this moment. */
+export interface StreamState {
+  phase: "recording" | "connecting" | "waiting" | "off";
+  since90k?: number;
+  /** Why, when it is not recording. */
+  reason?: string;
+  /** What of the stream is not recorded, e.g. "audio: PCMA is not recorded". */
+  skipped?: string[];
+}
+
+/** RecordingRow is one line of a listing: adjoining recordings of one run. */
+export interface RecordingRow {
+  startId: number;
+  endId?: number;
+  runStartId: number;
+  openId: number;
+  firstUncommitted?: number;
+  growing?: boolean;
+  startTime90k: number;
+  endTime90k: number;
+  videoSampleEntryId: number;
+  videoSamples: number;
+  sampleFileBytes: number;
+  hasTrailingZero?: boolean;
+  endReason?: string;
+}
+
+export interface VideoSampleEntry {
+  width: number;
+  height: number;
+  paspHSpacing: number;
+  paspVSpacing: number;
+  aspectWidth: number;
+  aspectHeight: number;
+}
+
+export interface Recordings {
+  recordings: RecordingRow[];
+  videoSampleEntries: Record<string, VideoSampleEntry>;
+}
+
+/** CameraConfig is a camera as the configuration file writes it. */
+export interface CameraConfig {
+  shortName: string;
+  description?: string;
+  streams: Partial<Record<StreamType, StreamConfig>>;
+}
+
+export interface StreamConfig {
+  url: string;
+  username?: string;
+  password?: string;
+  record: boolean;
+  rtspTransport?: "tcp" | "udp";
+  retainBytes?: number;
+  flushIfSec?: number;
+}

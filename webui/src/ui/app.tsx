@@ -1,0 +1,183 @@
+import { useCallback, useEffect, useState } from "preact/hooks";
+import { ApiError, type ApiClient } from "../api/client.ts";
+import { streamTypes, type Camera, type Ended, type Machine, type StreamType, type TopLevel } from "../api/types.ts";
+import { AddCamera } from "./add_camera.tsx";
+import { formatPlace, parsePlace, type Place } from "./place.ts";
+import { RecordingsPanel } from "./recordings.tsx";
+import { Tile } from "./tile.tsx";
+import { Zone } from "./time.ts";
+
+const pollMs = 3000;
+const answerMs = 10_000; // a recorder that takes longer is down
+
+/** streamsOf lists the streams of a camera in their order. */
+export function streamsOf(camera: Camera): StreamType[] {
+  return streamTypes.filter((t) => camera.streams[t]);
+}
+
+export function App({ api }: { api: ApiClient }) {
+  const [top, setTop] = useState<TopLevel>();
+  const [zone, setZone] = useState<Zone>();
+  const [trouble, setTrouble] = useState<ApiError>();
+  const [place, go] = usePlace();
+  const [asked, setAsked] = useState(0);
+
+  useEffect(() => {
+    let ended = false;
+    let abort: AbortController;
+    let timer: ReturnType<typeof setTimeout>;
+    const poll = async () => {
+      const ask = (abort = new AbortController());
+      const late = setTimeout(() => ask.abort(), answerMs);
+      try {
+        const t = await api.top(ask.signal);
+        setTop(t);
+        setZone((z) => (z?.name === t.timeZoneName ? z : new Zone(t.timeZoneName)));
+        setTrouble(undefined);
+      } catch (e) {
+        if (ended) return;
+        setTrouble(e instanceof ApiError ? e : new ApiError(0, String(e)));
+      } finally {
+        clearTimeout(late);
+      }
+      if (ended) return;
+      timer = setTimeout(poll, pollMs);
+    };
+    void poll();
+    return () => {
+      ended = true;
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [api, asked]);
+
+  return (
+    <>
+      <header class="bar">
+        <h1>Holdfast</h1>
+        <p class="facts">
+          {top && zone && (
+            <>
+              {top.cameras.length === 1 ? "1 camera" : `${top.cameras.length} cameras`} · {zone.time(top.now90k)} {zone.name}
+              <span class="version"> · {top.serverVersion}</span>
+            </>
+          )}
+        </p>
+      </header>
+      {trouble && (
+        <p class="trouble" role="alert">
+          {trouble.status === 0
+            ? "The recorder does not answer. This page goes on trying."
+            : `The recorder refuses (${trouble.status}): ${trouble.message}`}
+        </p>
+      )}
+      {!top && !trouble && <p class="note">Asking the recorder for its cameras…</p>}
+      {top && zone && (
+        <main>
+          <Cameras
+            api={api}
+            top={top}
+            stale={trouble !== undefined}
+            zone={zone}
+            place={place}
+            go={go}
+            changed={() => setAsked(asked + 1)}
+          />
+        </main>
+      )}
+      {top?.machine && <MachineFacts machine={top.machine} />}
+    </>
+  );
+}
+
+/** MachineFacts tells how the appliance fared: what reset it, or the recorder, last. */
+function MachineFacts({ machine }: { machine: Machine }) {
+  const said = (e: Ended) => (e.time ? `${e.time}: ${e.reason}` : e.reason);
+  const reset = machine.resets?.[0];
+  const restart = machine.restarts?.[0];
+  return (
+    <footer>
+      <p class="note machine">
+        {machine.board} · image {machine.version} · watchdog: {machine.watchdog}
+        {reset && <> · last reset: {said(reset)}</>}
+        {restart && <> · recorder started again: {said(restart)}</>}
+      </p>
+    </footer>
+  );
+}
+
+function Cameras(props: {
+  api: ApiClient;
+  top: TopLevel;
+  /** The recorder has not answered since: what top says may be over. */
+  stale: boolean;
+  zone: Zone;
+  place: Place;
+  go(p: Place): void;
+  changed(): void;
+}) {
+  const { api, top, stale, zone, place, go, changed } = props;
+  const admin = top.permissions.adminCameras === true;
+  const chosen = top.cameras.find((c) => c.uuid === place.camera) ?? top.cameras[0];
+  const stream = chosen && ((place.stream && chosen.streams[place.stream] && place.stream) || streamsOf(chosen)[0]);
+  const deleted = (uuid: string) => {
+    if (place.camera === uuid) go({}); // or its recording would be looked for in another camera
+    changed();
+  };
+  return (
+    <>
+      <section aria-labelledby="live-title">
+        <div class="section-head">
+          <h2 id="live-title">Live</h2>
+          {admin && <AddCamera api={api} added={changed} />}
+        </div>
+        {top.cameras.length === 0 && (
+          <p class="note">
+            No cameras yet.{" "}
+            {admin ? "Add the first one with the button above." : "Somebody who may change cameras has to add one."}
+          </p>
+        )}
+        <div class="tiles">
+          {top.cameras.map((c) => (
+            <Tile
+              key={c.uuid}
+              api={api}
+              camera={c}
+              stale={stale}
+              zone={zone}
+              now90k={top.now90k}
+              showRecordings={(s) => go({ camera: c.uuid, stream: s })}
+              deleted={admin ? () => deleted(c.uuid) : undefined}
+            />
+          ))}
+        </div>
+      </section>
+      {chosen && stream && (
+        <RecordingsPanel
+          api={api}
+          cameras={top.cameras}
+          camera={chosen}
+          stream={stream}
+          stale={stale}
+          zone={zone}
+          today={zone.day(top.now90k)}
+          place={place}
+          go={go}
+        />
+      )}
+    </>
+  );
+}
+
+function usePlace(): [Place, (p: Place) => void] {
+  const [place, setPlace] = useState(() => parsePlace(location.hash));
+  useEffect(() => {
+    const changed = () => setPlace(parsePlace(location.hash));
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  const go = useCallback((p: Place) => {
+    location.hash = formatPlace(p);
+  }, []);
+  return [place, go];
+}

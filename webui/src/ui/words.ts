@@ -1,0 +1,97 @@
+// What the page says about a stream. Never a bare spinner: each state says
+// what is waited for, since when, and why.
+
+import type { Stream } from "../api/types.ts";
+import type { LiveStatus } from "../media/live_player.ts";
+import { duration, type Zone } from "./time.ts";
+
+export type Mood = "good" | "wait" | "bad" | "off" | "unknown";
+
+export interface Said {
+  mood: Mood;
+  text: string;
+  /** The reason, "" when there is nothing to explain. */
+  why: string;
+}
+
+/** unknown is said of a stream while the recorder does not tell. */
+export const unknown: Said = { mood: "unknown", text: "state unknown", why: "" };
+
+/** What the recorder says of a camera that it cannot reach. A camera that
+ * refuses a login is there. */
+const away = /no answer|no connection|connection refused|unreachable|time(d )?[ -]?out|^host \S+ not found/i;
+
+/** problemOf is a reason without the address it begins with. */
+function problemOf(reason: string): string {
+  return reason.replace(/^rtsps?:\/\/\S+: /, "");
+}
+
+/** recorderState says what the recorder does about the stream. */
+export function recorderState(s: Stream, zone: Zone, now90k: number): Said {
+  const { phase, since90k, reason } = s.state;
+  const since = since90k ? ` since ${zone.since(since90k, now90k)}` : "";
+  const why = reason ?? "";
+  if (s.dirError) return { mood: "bad", text: "cannot record to the disk", why: s.dirError };
+  switch (phase) {
+    case "recording":
+      return { mood: "good", text: `recording${since}`, why: "" };
+    case "connecting":
+      return { mood: "wait", text: "connecting to the camera", why };
+    case "waiting":
+      return { mood: "bad", text: `${waiting(why)}${since}`, why };
+    case "off":
+      return { mood: "off", text: "not recorded", why };
+    default:
+      return { mood: "wait", text: `${phase as string}${since}`, why };
+  }
+}
+
+/** waiting is what a stream that waits is called, by its reason. */
+function waiting(reason: string): string {
+  if (/sample directory/i.test(reason)) return "cannot record to the disk";
+  return away.test(problemOf(reason)) ? "camera offline" : "not recording";
+}
+
+/** recorderStates says the states of a camera's streams. A reason that several
+ * share is given once: most often they fail alike. */
+export function recorderStates(streams: Stream[], zone: Zone, now90k: number): Said[] {
+  const told = new Set<string>();
+  return streams.map((s) => {
+    const said = recorderState(s, zone, now90k);
+    const problem = problemOf(said.why);
+    if (told.has(problem)) return { ...said, why: "same reason" };
+    if (problem) told.add(problem);
+    return said;
+  });
+}
+
+/** overPicture is what stands over the live picture, empty while it moves. */
+export function overPicture(live: LiveStatus, recorder: Said): string {
+  if (live.phase === "playing") return "";
+  if (live.phase === "unsupported" || live.phase === "blocked") return live.message;
+  if (recorder.mood !== "good" && recorder.mood !== "unknown" && live.phase === "waiting") return recorder.text;
+  return live.message || "starting";
+}
+
+/** kept says what of the stream is on the disk. */
+export function kept(s: Stream): string {
+  return s.recordings === 0 ? "nothing recorded yet" : `${duration(s.totalDuration90k)} kept`;
+}
+
+/** WrongField is a refusal that names a field: which input, and what is said of it. */
+export interface WrongField {
+  input: string;
+  words: string;
+}
+
+/** wrongField takes a refusal such as "streams.main.url: is missing" apart. It
+ * is undefined when no input of the form stands for the field. */
+export function wrongField(message: string): WrongField | undefined {
+  const [, field = "", words = ""] = /^([\w.]+): (.+)$/s.exec(message) ?? [];
+  const [, type, key] = /^streams\.(main|sub)\.(\w+)$/.exec(field) ?? [];
+  if (field === "shortName") return { input: "name", words };
+  if (key === "url") return { input: type!, words };
+  if (key === "username" || key === "password") return { input: key, words };
+  if (key === "retainBytes") return { input: "keep", words: `in bytes, the ${type} stream's part ${words}` };
+  return undefined;
+}

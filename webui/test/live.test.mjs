@@ -1,0 +1,297 @@
+// The live player and the page in a real browser, over an API made up here:
+// what no healthy recorder does can be tried.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import test from "node:test";
+import { fileURLToPath } from "node:url";
+import { launch, moving, watch } from "./browser.mjs";
+
+const dist = path.join(path.dirname(fileURLToPath(import.meta.url)), "../dist");
+const fps = 25;
+
+/** material makes a moving test picture: an initialization segment, and a
+ * fragment for each frame with its time set to 0, as the recorder sends it. */
+function material(size, encoder, mime) {
+  const file = execFileSync("ffmpeg", [
+    "-v", "error", "-f", "lavfi", "-i", `testsrc2=size=${size}:rate=${fps}`, "-t", "4",
+    "-c:v", ...encoder, "-pix_fmt", "yuv420p",
+    "-g", String(fps), "-video_track_timescale", "90000",
+    "-movflags", "+frag_every_frame+empty_moov+default_base_moof", "-f", "mp4", "pipe:1",
+  ], { maxBuffer: 64 << 20 });
+  const boxes = [];
+  for (let at = 0; at < file.length; at += file.readUInt32BE(at)) {
+    boxes.push({ type: file.toString("latin1", at + 4, at + 8), at, end: at + file.readUInt32BE(at) });
+  }
+  const frames = [];
+  for (let i = 0; i + 1 < boxes.length; i++) {
+    if (boxes[i].type !== "moof" || boxes[i + 1].type !== "mdat") continue;
+    const frame = Buffer.from(file.subarray(boxes[i].at, boxes[i + 1].end));
+    const tfdt = frame.indexOf("tfdt", 0, "latin1");
+    frame.fill(0, tfdt + 8, tfdt + 8 + (frame[tfdt + 4] === 1 ? 8 : 4));
+    frames.push(frame);
+  }
+  const avcC = file.indexOf("avcC", 0, "latin1") + 5;
+  const codec = mime ?? `avc1.${file.toString("hex", avcC, avcC + 3)}`;
+  return { init: file.subarray(0, boxes.find((b) => b.type === "moof").at), frames, codec };
+}
+
+const x264 = (profile) => ["libx264", "-profile:v", profile, "-preset", "ultrafast", "-tune", "zerolatency"];
+const small = material("320x180", x264("baseline"));
+const large = material("640x360", x264("high"));
+// Stands for the change from H.264 to H.265, which this browser cannot play.
+const other = material("480x270", ["libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-lag-in-frames", "0"], "vp09.00.21.08");
+const entries = { 1: small, 2: large, 3: other };
+
+/** recorder is an API with one camera, changed by the tests as they go. */
+async function recorder(t) {
+  const now90k = () => Date.now() * 90;
+  const stream = (state) => ({
+    id: 1, record: true, retainBytes: 1e9, totalDuration90k: 0, totalSampleFileBytes: 0, fsBytes: 0, recordings: 0, state,
+  });
+  const recording = { phase: "recording", since90k: now90k() - 600 * 90000 };
+  const it = {
+    refuse: undefined,
+    rows: [],
+    refuseChange: undefined,
+    cameras: [{ uuid: "u-1", shortName: "front <b>door</b>", description: "", streams: { main: stream(recording), sub: stream({ ...recording }) } }],
+  };
+  const server = createServer(async (req, res) => {
+    const { pathname } = new URL(req.url, "http://x");
+    const json = (v) => res.setHeader("Content-Type", "application/json").end(JSON.stringify(v));
+    const init = /^\/api\/init\/(\d+)\.mp4$/.exec(pathname);
+    if (pathname.startsWith("/api/") && it.refuse) {
+      res.writeHead(it.refuse.status).end(it.refuse.text);
+    } else if (req.method !== "GET" && it.refuseChange) {
+      res.writeHead(it.refuseChange.status).end(it.refuseChange.text);
+    } else if (req.method === "DELETE") {
+      it.cameras = it.cameras.filter((c) => pathname !== `/api/cameras/${c.uuid}/`);
+      res.writeHead(204).end();
+    } else if (pathname === "/api/") {
+      json({
+        serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras,
+        permissions: { viewVideo: true, adminCameras: true },
+      });
+    } else if (pathname.endsWith("/recordings")) {
+      json({ recordings: it.rows, videoSampleEntries: {} });
+    } else if (init && entries[init[1]]) {
+      res.setHeader("Content-Type", "video/mp4").end(entries[init[1]].init);
+    } else {
+      const name = pathname === "/" ? "index.html" : pathname.slice(1);
+      const type = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" }[path.extname(name)];
+      const body = await readFile(path.join(dist, name)).catch(() => undefined);
+      res.writeHead(body ? 200 : 404, { "Content-Type": type ?? "text/plain" }).end(body);
+    }
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close().closeAllConnections());
+  it.host = `127.0.0.1:${server.address().port}`;
+  return it;
+}
+
+/** camera sends frames in real time over one socket. */
+class Camera {
+  constructor(socket) {
+    this.socket = socket;
+    this.n = 0; // frames since the recording began
+    this.id = 1;
+    this.prev = 0;
+    this.video = small;
+    this.codec = undefined;
+  }
+  send() {
+    const d = 90000 / fps;
+    const head = [
+      `Content-Type: video/mp4; codecs="${this.codec ?? this.video.codec}"`,
+      `X-Recording-Start: ${160000000000000 + this.prev}`,
+      `X-Recording-Id: 1.${this.id}`,
+      `X-Media-Time-Range: ${this.n * d}-${(this.n + 1) * d}`,
+      `X-Prev-Media-Duration: ${this.prev}`,
+      `X-Runs: 0`,
+      `X-Video-Sample-Entry-Id: ${Object.keys(entries).find((id) => entries[id] === this.video)}`,
+    ].map((line) => `${line}\r\n`).join("");
+    this.socket.send(Buffer.concat([Buffer.from(`${head}\r\n`), this.video.frames[this.n % this.video.frames.length]]));
+    this.n++;
+  }
+  rotate(video) {
+    this.prev += (this.n * 90000) / fps;
+    this.n = 0;
+    this.id++;
+    this.video = video;
+  }
+  play(every = 1000 / fps) {
+    this.timer = setInterval(() => this.send(), every);
+  }
+  stop() {
+    clearInterval(this.timer);
+  }
+}
+
+/** open shows the page; join is called with each socket of a live stream. */
+async function open(t, join) {
+  const it = await recorder(t);
+  const context = await launch(t);
+  const page = context.pages()[0] ?? (await context.newPage());
+  const cameras = [];
+  t.after(() => cameras.forEach((c) => c.stop()));
+  await page.routeWebSocket(/live\.m4s/, (socket) => {
+    const camera = new Camera(socket);
+    cameras.push(camera);
+    socket.onClose(() => camera.stop());
+    join(camera, /(main|sub)\/live/.exec(socket.url())[1], cameras.length);
+  });
+  const wrong = watch(page, it.host);
+  await page.goto(`http://${it.host}/`);
+  return { it, page, wrong, cameras };
+}
+
+const video = ".tile video";
+const over = (page) => page.locator(".over p");
+
+test("live video begins with the group of pictures it is given and stays near the newest", { timeout: 60_000 }, async (t) => {
+  const { page, wrong } = await open(t, (c) => {
+    for (let i = 0; i < 20; i++) c.send(); // what the recorder has in memory
+    c.play();
+  });
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await page.waitForTimeout(3000);
+  const lags = await page.evaluate(async (selector) => {
+    const v = document.querySelector(selector);
+    const lags = [];
+    for (let i = 0; i < 20; i++) {
+      lags.push(v.buffered.end(v.buffered.length - 1) - v.currentTime);
+      await new Promise((r) => setTimeout(r, 50));
+    }
+    return lags.sort((a, b) => a - b);
+  }, video);
+  t.diagnostic(`behind the newest picture: median ${lags[10].toFixed(3)} s, most ${lags[19].toFixed(3)} s`);
+  assert.ok(lags[10] < 0.8, `median ${lags[10]} s behind`);
+  assert.equal(await over(page).count(), 0);
+  assert.equal(await page.locator(".tile h3").innerText(), "front <b>door</b>");
+  assert.deepEqual(wrong, []);
+});
+
+test("a codec change goes through without a new connection", { timeout: 60_000 }, async (t) => {
+  const { page, wrong, cameras } = await open(t, (c) => c.play());
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  cameras[0].rotate(large);
+  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 640, video, { timeout: 10_000 });
+  cameras[0].rotate(other);
+  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 480, video, { timeout: 10_000 });
+  cameras[0].rotate(small);
+  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 320, video, { timeout: 10_000 });
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  assert.equal(cameras.length, 1);
+  assert.deepEqual(wrong, []);
+});
+
+test("pictures the recorder left out are passed over", { timeout: 60_000 }, async (t) => {
+  const { page, wrong, cameras } = await open(t, (c) => c.play());
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  const [c] = cameras;
+  for (let i = 0; i < 3; i++) {
+    const next = Math.ceil((c.n + 2 * fps) / fps) * fps; // a key frame, over two seconds on
+    c.socket.send(JSON.stringify({ type: "dropped", frames: next - c.n }));
+    c.n = next;
+    await page.waitForTimeout(500);
+  }
+  await page.evaluate((s) => delete document.querySelector(s).seenByTest, video);
+  await moving(page, `${video}[data-live=playing]`, 5_000);
+  assert.equal(await page.evaluate((s) => document.querySelector(s).buffered.length, video), 1, "holes were left");
+  assert.equal(cameras.length, 1);
+  assert.deepEqual(wrong, []);
+});
+
+test("a broken connection is said and made again", { timeout: 60_000 }, async (t) => {
+  const { page, wrong, cameras } = await open(t, (c, _, n) => {
+    if (n === 2) {
+      c.socket.send(JSON.stringify({ type: "error", message: "the disk is on fire" }));
+      c.socket.close();
+    } else {
+      c.play();
+    }
+  });
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  cameras[0].stop();
+  cameras[0].socket.close();
+  await over(page).filter({ hasText: "the connection to the recorder broke" }).waitFor({ timeout: 5_000 });
+  await over(page).filter({ hasText: "the disk is on fire" }).waitFor({ timeout: 5_000 });
+  await page.evaluate((s) => delete document.querySelector(s).seenByTest, video);
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  assert.equal(cameras.length, 3);
+  assert.deepEqual(wrong, []);
+});
+
+test("a stream this browser cannot play is named, and the other one shown", { timeout: 60_000 }, async (t) => {
+  const { page, wrong } = await open(t, (c, type) => {
+    if (type === "sub") c.codec = "hvc1.1.6.L93.B0";
+    c.play();
+  });
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  assert.match(await page.locator(".states").innerText(), /sub: .*H\.265, which this browser cannot play: showing main/);
+  assert.deepEqual(wrong, []);
+});
+
+test("an offline camera is said with since when and why", { timeout: 60_000 }, async (t) => {
+  const { page, it, wrong } = await open(t, () => undefined);
+  await over(page).filter({ hasText: "waiting for the first picture" }).waitFor({ timeout: 5_000 });
+  for (const s of Object.values(it.cameras[0].streams)) {
+    s.state = { phase: "waiting", since90k: Date.UTC(2026, 0, 2, 8, 2) * 90, reason: "connection refused" };
+  }
+  await over(page).filter({ hasText: /^camera offline since 2026-01-02 08:02$/ }).waitFor({ timeout: 10_000 });
+  assert.equal((await page.locator(".tile").innerText()).split("connection refused").length, 2, "the reason is to be said once");
+  assert.deepEqual(wrong, []);
+});
+
+test("nothing is called good while the recorder is away", { timeout: 60_000 }, async (t) => {
+  const { page, it } = await open(t, (c) => c.play());
+  it.rows = [{ startId: 1, runStartId: 1, openId: 1, growing: true, startTime90k: 90000, endTime90k: 180000, videoSampleEntryId: 1, videoSamples: 1, sampleFileBytes: 1 }];
+  await page.locator(".mark").filter({ hasText: "recording now" }).waitFor({ timeout: 10_000 });
+  assert.equal(await page.locator(".dot.good").count(), 2);
+  await page.route(/\/api\//, (route) => route.abort());
+  await page.getByText("The recorder does not answer.").waitFor({ timeout: 10_000 });
+  assert.equal(await page.locator(".dot.unknown").count(), 2);
+  assert.equal(await page.locator(".dot.good, .mark").count(), 0);
+  await page.unroute(/\/api\//);
+  await page.locator(".dot.good").first().waitFor({ timeout: 10_000 });
+  await page.locator(".mark").waitFor({ timeout: 10_000 });
+});
+
+test("a camera is deleted by a second click, and a refusal is said", { timeout: 60_000 }, async (t) => {
+  const { page, it } = await open(t, (c) => c.play());
+  const dialog = page.getByRole("dialog");
+  it.refuseChange = { status: 500, text: "its log says why" };
+  await page.getByRole("button", { name: "Delete front <b>door</b>…" }).click();
+  assert.match(await dialog.innerText(), /front <b>door<\/b>\?[^]*All its footage/);
+  assert.equal(it.cameras.length, 1);
+  await page.keyboard.press("Enter"); // on Cancel
+  await dialog.waitFor({ state: "hidden" });
+  await page.getByRole("button", { name: "Delete front <b>door</b>…" }).click();
+  await dialog.getByRole("button", { name: "Delete camera and footage" }).click();
+  await dialog.getByRole("alert").filter({ hasText: "its log says why" }).waitFor({ timeout: 5_000 });
+  it.refuseChange = undefined;
+  await dialog.getByRole("button", { name: "Delete camera and footage" }).click();
+  await page.getByText("No cameras yet.").waitFor({ timeout: 5_000 });
+  assert.equal(it.cameras.length, 0);
+});
+
+test("a wrong value is said beside its input", { timeout: 60_000 }, async (t) => {
+  const { page, it } = await open(t, (c) => c.play());
+  it.refuseChange = { status: 400, text: 'streams.sub.url: begins with "http"' };
+  await page.getByRole("button", { name: "Add camera" }).click();
+  await page.getByLabel("Name", { exact: true }).fill("yard");
+  await page.getByLabel("Address of the main stream").fill("rtsp://10.0.0.7/main");
+  await page.getByLabel("Address of the sub stream").fill("http://10.0.0.7/sub");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.locator(".field", { has: page.locator("input[name=sub][aria-invalid=true]") }).getByText('begins with "http"').waitFor({ timeout: 5_000 });
+  assert.equal(await page.locator("dialog [aria-invalid=true]").count(), 1);
+});
+
+test("a refusal of the recorder is shown in its own words", { timeout: 60_000 }, async (t) => {
+  const { page, it } = await open(t, (c) => c.play());
+  it.refuse = { status: 401, text: "start it with -allow-anonymous view" };
+  await page.getByRole("alert").filter({ hasText: "start it with -allow-anonymous view" }).first().waitFor({ timeout: 10_000 });
+});
