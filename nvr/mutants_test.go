@@ -386,6 +386,24 @@ var mutants = []mutant{{
 	new:    "case r.paused != nil && sp.Free > 0:",
 	test:   "TestFullDiskGivesUpTheOldestThenPausesThenGoesOn",
 }, {
+	breaks: "a directory that is opened with too little room waits for a flush that nobody planned",
+	file:   "nvr/store/room.go",
+	old:    "\tif ask {\n",
+	new:    "\tif ask && d.room.paused != nil {\n",
+	test:   "TestRoomIsMadeForADirectoryThatIsOpened",
+}, {
+	breaks: "a camera whose disk is away cannot be changed",
+	file:   "nvr/store/config.go",
+	old:    "fault != nil && !s.recordsTo(c.ShortName, typ, d) {",
+	new:    "fault != nil {",
+	test:   "TestCameraIsChangedWhileItsDiskIsAway",
+}, {
+	breaks: "a database that is restored gets no ballast",
+	file:   "nvr/store/store.go",
+	old:    "(diskFull(err) || db.Full(err)) && s.ballast.release(err) {",
+	new:    "false && s.ballast.release(err) {",
+	test:   "TestDatabaseComesBackOnAFullDisk",
+}, {
 	breaks: "the ballast is not removed",
 	file:   "nvr/store/ballast.go",
 	old:    "\terr := os.Remove(b.path)\n",

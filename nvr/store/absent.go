@@ -117,9 +117,8 @@ func (d *directory) open(ctx context.Context) error {
 	d.dir = disk
 	d.mu.Unlock()
 	d.uuid = m.DirUUID
-	if sp, err := disk.Space(); err == nil {
+	if sp, ok := d.askRoom(disk); ok {
 		d.blockSize = sp.BlockSize
-		d.roomIs(sp, nil)
 	}
 	if err := s.db.CompleteOpen(ctx, s.open.ID, d.id); err != nil {
 		return s.verdict(err)

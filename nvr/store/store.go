@@ -163,11 +163,14 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		changed: make(chan struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
 	}
 	s.plans.init()
-	if err := restoreIfLost(ctx, &cfg); err != nil {
-		return nil, err
-	}
 	s.ends.path = filepath.Join(cfg.Dir, endsName)
 	s.ballast.path, s.ballast.log, s.ballast.off = filepath.Join(cfg.Dir, ballastName), cfg.Log, cfg.noBallast
+	if err = restoreIfLost(ctx, &cfg); (diskFull(err) || db.Full(err)) && s.ballast.release(err) {
+		err = restoreIfLost(ctx, &cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
 	dbConfig := db.Config{
 		Path: filepath.Join(cfg.Dir, "db"), Log: cfg.Log, Now: cfg.Now, Progress: cfg.Progress, Full: s.ballast.release,
 	}
@@ -315,9 +318,8 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 			continue
 		}
 		d.dir = disk
-		if sp, err := d.dir.Space(); err == nil {
+		if sp, ok := d.askRoom(d.dir); ok {
 			d.blockSize = sp.BlockSize
-			d.roomIs(sp, nil)
 		}
 		metas[d] = m
 		ready = append(ready, row.ID)
