@@ -145,10 +145,35 @@ var mutants = []mutant{{
 	test:   "TestDirectoryMissingAtTheStartIsUsedWhenItComes",
 }, {
 	breaks: "a second sync of the directory",
-	file:   "nvr/store/directory.go",
-	old:    "if err := d.dir.Sync(); err != nil {\n\t\t\td.store.poison(err)\n\t\t\treturn err\n\t\t}\n\t}\n\tfor _, w := range there {",
-	new:    "if err := d.dir.Sync(); err != nil && d.dir.Sync() != nil {\n\t\t\td.store.poison(err)\n\t\t\treturn err\n\t\t}\n\t}\n\tfor _, w := range there {",
+	file:   "nvr/store/unsynced.go",
+	old:    "if err := d.dir.Sync(); err != nil {",
+	new:    "if err := d.dir.Sync(); err != nil && d.dir.Sync() != nil {",
 	test:   "TestEveryOperationFails/of/dirsync/input/output_error/once",
+}, {
+	breaks: "a directory that did not sync at the start is tried again",
+	file:   "nvr/store/absent.go",
+	old:    "errors.Is(d.fault(), sampledir.ErrUnsynced) || now",
+	new:    "now",
+	test:   "TestDirectoryThatDoesNotSyncAtTheStartIsLeftAlone",
+}, {
+	breaks: "a directory that did not sync at the start is believed by the next one",
+	file:   "nvr/store/store.go",
+	old:    "if err := s.unsynced.Load(); err != nil {",
+	new:    "if err := s.unsynced.Load(); err != nil && false {",
+	test:   "TestEveryOperationFails/of/dirsync/input/output_error/once",
+}, {
+	breaks: "a new directory that did not sync is found by a second try",
+	file:   "nvr/store/internal/sampledir/sampledirtest/sampledirtest.go",
+	old:    "\tif err != nil && created {\n",
+	new:    "\tif err != nil && created && false {\n",
+	test:   "TestNewDirectoryThatDoesNotSyncIsLeftAlone",
+	in:     "nvr/store",
+}, {
+	breaks: "a directory ends the recorder for ever",
+	file:   "nvr/store/unsynced.go",
+	old:    "d.ends <= endsFree {",
+	new:    "d.ends <= 1000*endsFree {",
+	test:   "TestDirectoryThatEndsTheRecorderAgainAndAgain",
 }, {
 	breaks: "collection before commit",
 	file:   "nvr/store/flush.go",
@@ -360,6 +385,24 @@ var mutants = []mutant{{
 	old:    "case r.paused != nil && sp.Free >= floor/4*3:",
 	new:    "case r.paused != nil && sp.Free > 0:",
 	test:   "TestFullDiskGivesUpTheOldestThenPausesThenGoesOn",
+}, {
+	breaks: "a directory that is opened with too little room waits for a flush that nobody planned",
+	file:   "nvr/store/room.go",
+	old:    "\tif ask {\n",
+	new:    "\tif ask && d.room.paused != nil {\n",
+	test:   "TestRoomIsMadeForADirectoryThatIsOpened",
+}, {
+	breaks: "a camera whose disk is away cannot be changed",
+	file:   "nvr/store/config.go",
+	old:    "fault != nil && !s.recordsTo(c.ShortName, typ, d) {",
+	new:    "fault != nil {",
+	test:   "TestCameraIsChangedWhileItsDiskIsAway",
+}, {
+	breaks: "a database that is restored gets no ballast",
+	file:   "nvr/store/store.go",
+	old:    "(diskFull(err) || db.Full(err)) && s.ballast.release(err) {",
+	new:    "false && s.ballast.release(err) {",
+	test:   "TestDatabaseComesBackOnAFullDisk",
 }, {
 	breaks: "the ballast is not removed",
 	file:   "nvr/store/ballast.go",

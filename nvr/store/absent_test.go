@@ -477,3 +477,57 @@ func TestCameraDeletedWhileItsDiskIsAway(t *testing.T) {
 		}
 	})
 }
+
+// A camera whose disk is away can be changed: only a new stream needs the disk.
+func TestCameraIsChangedWhileItsDiskIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := filepath.Join(t.TempDir(), "disk")
+		if err := os.Mkdir(disk, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		b := newBench(t, nil)
+		sec := 60
+		camera := func(name, host string, types ...string) Settings {
+			c := CameraConfig{ShortName: name, Description: host, Streams: make(map[string]StreamConfig)}
+			for _, typ := range types {
+				c.Streams[typ] = StreamConfig{URL: "rtsp://" + host + "/", Record: true, RetainDays: len(host), FlushIfSec: &sec, SampleFileDir: disk}
+			}
+			return Settings{Cameras: []CameraConfig{c}}
+		}
+		if err := b.s.Import(t.Context(), camera("front", "10.0.0.1", "main")); err != nil {
+			t.Fatal(err)
+		}
+		b.stop()
+		if err := os.Rename(disk, disk+" in a drawer"); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		if b.again("front").Unavailable() == nil {
+			t.Fatal("the disk is there")
+		}
+		if err := b.s.Import(t.Context(), camera("front", "10.0.0.123", "main")); err != nil {
+			t.Errorf("a change of address and limit: %v", err)
+		}
+		for _, set := range []Settings{camera("front", "10.0.0.4", "main", "sub"), camera("back", "10.0.0.4", "main")} {
+			err := b.s.Import(t.Context(), set)
+			ce, ok := errors.AsType[*ConfigError](err)
+			if !ok || !strings.HasSuffix(ce.Field, ".sampleFileDir") || !strings.Contains(ce.Problem, "cannot take a new stream now: ") || !strings.Contains(ce.Problem, disk) {
+				t.Errorf("a new stream on a disk that is away: %v", err)
+			}
+		}
+		for range 2 {
+			in := b.again("front").Info()
+			if in.URL != "rtsp://10.0.0.123/" || in.RetainDays != 10 || len(b.s.Cameras()) != 1 || len(b.s.Cameras()[0].Streams) != 1 {
+				t.Errorf("the camera is at %s, keeps %d days, of %d cameras", in.URL, in.RetainDays, len(b.s.Cameras()))
+			}
+			b.stop()
+			if err := os.Rename(disk+" in a drawer", disk); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			b.start()
+		}
+		if err := b.again("front").Unavailable(); err != nil {
+			t.Errorf("with its disk: %v", err)
+		}
+	})
+}

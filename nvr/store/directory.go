@@ -34,6 +34,10 @@ type directory struct {
 
 	files map[int64]*writeFile // open for writing, by recording
 
+	ends      int       // how often in a row its sync ended the process
+	notBefore time.Time // it is not tried
+	began     time.Time // when its goroutine first had it to write to
+
 	ending bool // the last steps
 	moved  bool // a step has left something to another file
 
@@ -94,6 +98,7 @@ func (d *directory) run(ctx context.Context) {
 	if !d.await(ctx) {
 		return
 	}
+	d.began = time.Now()
 	t := time.NewTicker(syncEvery)
 	defer t.Stop()
 	for {
@@ -271,8 +276,7 @@ func (d *directory) write(paused bool) error {
 		good = append(good, w)
 	}
 	if entries {
-		if err := d.dir.Sync(); err != nil {
-			d.store.poison(err)
+		if err := d.sync(); err != nil {
 			return err
 		}
 	}
@@ -568,8 +572,7 @@ func (d *directory) collect() error {
 		done = append(done, id)
 	}
 	if len(done) > 0 {
-		if err := d.dir.Sync(); err != nil {
-			d.store.poison(err)
+		if err := d.sync(); err != nil {
 			return err
 		}
 	}

@@ -43,10 +43,10 @@ type room struct {
 // way to be free.
 func (r *room) low() bool { return r.known && r.space.Free+r.coming < floorOf(r.space.Total) }
 
-// look asks how much room there is, and has a flush delete the oldest
-// recordings when there is too little. The error says that recording pauses.
-func (d *directory) look() error {
-	sp, err := d.dir.Space()
+// askRoom asks a disk how much room there is, and has a flush delete the oldest
+// recordings when there is too little.
+func (d *directory) askRoom(disk sampledir.Dir) (sp sampledir.Space, ok bool) {
+	sp, err := disk.Space()
 	ask, unasked := d.roomIs(sp, err)
 	if unasked {
 		d.store.log.Warn("nobody knows how much room there is", "dir", d.path, "err", err)
@@ -54,6 +54,12 @@ func (d *directory) look() error {
 	if ask {
 		d.store.plan(nil, roomPlan, time.Now())
 	}
+	return sp, err == nil
+}
+
+// look is askRoom. The error says that recording pauses.
+func (d *directory) look() error {
+	d.askRoom(d.dir)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.room.paused
