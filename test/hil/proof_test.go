@@ -78,14 +78,20 @@ func proveFiles(perm string, cameras *cameratest.Server) (*kept, error) {
 		return nil, broken("%w", err)
 	}
 	k.rows = len(rows)
+	promised := map[int64]extent{}
 	for id, row := range rows {
 		dir := filepath.Join(data, row.dir)
 		if filepath.IsAbs(row.dir) {
 			dir = filepath.Join(perm, strings.TrimPrefix(row.dir, "/perm"))
 		}
-		if err := row.hold(filepath.Join(dir, fmt.Sprintf("%016x.mp4", uint64(id)))); err != nil {
+		e, err := row.hold(filepath.Join(dir, fmt.Sprintf("%016x.mp4", uint64(id))))
+		if err != nil {
 			return nil, broken("row %d/%d: %w", id>>32, id&0xffffffff, err)
 		}
+		promised[id] = e
+	}
+	if err := once(promised); err != nil {
+		return nil, err
 	}
 	for _, name := range files {
 		id, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), ".mp4"), 16, 64)
@@ -146,15 +152,48 @@ type row struct {
 	dir                                              string // its sample directory, on the device
 }
 
+// extent is what a row promises of a file.
+type extent struct {
+	about *mp4.About
+	end   int64 // of its pictures, media time
+}
+
+// once checks that no two rows promise the same pictures: where a file did not
+// sync and another one has its end again, the row of the first ends where the
+// other begins, and there is none of what was between them.
+func once(rows map[int64]extent) error {
+	for id, e := range rows {
+		w := e.about.Rewrites
+		if w == nil {
+			continue
+		}
+		for no := w.RecordingNo; no < e.about.RecordingNo; no++ {
+			old, ok := rows[id&^0xffffffff|int64(no)]
+			if !ok || old.about.OpenUUID != e.about.OpenUUID {
+				continue
+			}
+			if no == w.RecordingNo {
+				if old.end > w.From90k {
+					return broken("rows %d and %d of stream %d have the same pictures: one ends at %d, the other has it again from %d on", no, e.about.RecordingNo, id>>32, old.end, w.From90k)
+				}
+			} else if r := old.about.Rewrites; r == nil || r.RecordingNo >= w.RecordingNo {
+				return broken("rows %d and %d of stream %d have the same pictures", no, e.about.RecordingNo, id>>32)
+			}
+		}
+	}
+	return nil
+}
+
 // hold checks that a file holds all that its row promises.
-func (r row) hold(name string) error {
+func (r row) hold(name string) (e extent, err error) {
 	f, err := readSamples(name)
 	if err != nil {
-		return err
+		return e, err
 	}
 	if f.Good < r.fileBytes {
-		return fmt.Errorf("its file is whole up to byte %d of %d: %v", f.Good, r.fileBytes, f.Damage)
+		return e, fmt.Errorf("its file is whole up to byte %d of %d: %v", f.Good, r.fileBytes, f.Damage)
 	}
+	e.about = &f.About
 	var got row
 	for i := range f.Fragments {
 		fr := &f.Fragments[i]
@@ -162,14 +201,17 @@ func (r row) hold(name string) error {
 			break
 		}
 		got.videoSamples += int64(len(fr.Video))
+		for _, v := range fr.Video {
+			e.end += int64(v.Duration)
+		}
 		got.audioSamples += int64(len(fr.Audio))
 		got.fragments++
 	}
 	got.fileBytes, got.dir = r.fileBytes, r.dir
 	if got != r {
-		return fmt.Errorf("its file has %+v, the row says %+v", got, r)
+		return e, fmt.Errorf("its file has %+v, the row says %+v", got, r)
 	}
-	return nil
+	return e, nil
 }
 
 // errNoDatabase: there is none, or none with tables.
@@ -305,6 +347,36 @@ func TestProofSeesWhatIsMissing(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestRowsThatPromiseTheSameAreSeen(t *testing.T) {
+	at := func(no int32, end int64, rewrites *mp4.Rewrites) extent {
+		return extent{&mp4.About{RecordingNo: no, OpenUUID: "open", Rewrites: rewrites}, end}
+	}
+	from := func(no int32, at int64) *mp4.Rewrites { return &mp4.Rewrites{RecordingNo: no, From90k: at} }
+	other := func(e extent) extent { e.about.OpenUUID = "another"; return e }
+	for _, c := range []struct {
+		name string
+		rows []extent
+		ok   bool
+	}{
+		{"nothing was written again", []extent{at(1, 1000, nil), at(2, 1000, nil)}, true},
+		{"cut where the other begins", []extent{at(1, 500, nil), at(2, 1000, from(1, 500))}, true},
+		{"not cut", []extent{at(1, 501, nil), at(2, 1000, from(1, 500))}, false},
+		{"written again twice, the first gone", []extent{at(1, 500, nil), at(3, 1000, from(1, 500))}, true},
+		{"written again twice, the first there", []extent{at(1, 500, nil), at(2, 100, from(1, 500)), at(3, 1000, from(1, 500))}, false},
+		{"one between that has moved", []extent{at(1, 500, nil), at(2, 100, nil), at(3, 1000, from(1, 500))}, false},
+		{"one between of others before", []extent{at(1, 500, nil), at(3, 100, from(1, 500)), at(4, 1000, from(2, 0))}, true},
+		{"an open before had the number", []extent{other(at(1, 1000, nil)), at(2, 1000, from(1, 500))}, true},
+	} {
+		rows := map[int64]extent{}
+		for _, e := range c.rows {
+			rows[7<<32|int64(e.about.RecordingNo)] = e
+		}
+		if err := once(rows); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }
 
