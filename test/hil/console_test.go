@@ -87,6 +87,18 @@ func (c *console) has(from int, text string) (line, bool) {
 	return l, err == nil
 }
 
+// count is how many lines from a place on hold text.
+func (c *console) count(from int, text string) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.lines[from:] {
+		if strings.Contains(l.text, text) {
+			n++
+		}
+	}
+	return n
+}
+
 // tail is the last n lines.
 func (c *console) tail(n int) string {
 	c.mu.Lock()

@@ -69,7 +69,7 @@ func proveFiles(perm string, cameras *cameratest.Server) (*kept, error) {
 		}
 		files = append(files, found...)
 	}
-	rows, err := readRows(database)
+	index, err := readIndex(database)
 	if errors.Is(err, errNoDatabase) && len(files) == 0 {
 		// The power went before the recorder came to make one.
 		return k, nil
@@ -77,9 +77,9 @@ func proveFiles(perm string, cameras *cameratest.Server) (*kept, error) {
 	if err != nil {
 		return nil, broken("%w", err)
 	}
-	k.rows = len(rows)
+	k.rows = len(index.rows)
 	promised := map[int64]extent{}
-	for id, row := range rows {
+	for id, row := range index.rows {
 		dir := filepath.Join(data, row.dir)
 		if filepath.IsAbs(row.dir) {
 			dir = filepath.Join(perm, strings.TrimPrefix(row.dir, "/perm"))
@@ -98,8 +98,11 @@ func proveFiles(perm string, cameras *cameratest.Server) (*kept, error) {
 		if err != nil {
 			return nil, broken("%s in the sample directory", filepath.Base(name))
 		}
-		if _, ok := rows[int64(id)]; ok {
+		if _, ok := index.rows[int64(id)]; ok {
 			continue
+		}
+		if err := index.knows(int64(id)); err != nil {
+			return nil, err
 		}
 		// Created just before the cut, never confirmed.
 		if _, err := readSamples(name); err != nil {
@@ -214,12 +217,29 @@ func (r row) hold(name string) (e extent, err error) {
 	return e, nil
 }
 
+// index is what the database says of sample files.
+type index struct {
+	rows    map[int64]row
+	garbage map[int64]bool
+	next    map[int64]int64 // by stream: the number of its next recording
+}
+
+// knows checks a file without a row: it is to go, or comes behind all that its
+// stream has committed (storage.md rule 2).
+func (x *index) knows(id int64) error {
+	next, ok := x.next[id>>32]
+	if no := id & 0xffffffff; !x.garbage[id] && (!ok || no < next) {
+		return broken("%016x.mp4 is in the sample directory, and the database knows nothing of it (its stream's next is %d)", uint64(id), next)
+	}
+	return nil
+}
+
 // errNoDatabase: there is none, or none with tables.
 var errNoDatabase = errors.New("no database")
 
-// readRows lets SQLite judge the database, and lists its recordings by id. It
+// readIndex lets SQLite judge the database, and lists its recordings by id. It
 // goes around the recorder's own package, whose opening would mend what it finds.
-func readRows(database string) (_ map[int64]row, err error) {
+func readIndex(database string) (_ *index, err error) {
 	if _, err := os.Stat(database); errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoDatabase
 	}
@@ -265,16 +285,34 @@ func readRows(database string) (_ map[int64]row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := map[int64]row{}
+	x := &index{rows: map[int64]row{}, garbage: map[int64]bool{}, next: map[int64]int64{}}
 	err = list(`SELECT composite_id, file_bytes, video_samples, audio_samples, fragments, path FROM recording
 		JOIN sample_file_dir ON sample_file_dir.id = dir_id`, func(scan func(...any) error) error {
 		var id int64
 		var r row
 		err := scan(&id, &r.fileBytes, &r.videoSamples, &r.audioSamples, &r.fragments, &r.dir)
-		rows[id] = r
+		x.rows[id] = r
 		return err
 	})
-	return rows, err
+	if err != nil {
+		return nil, err
+	}
+	err = list("SELECT composite_id FROM garbage", func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		x.garbage[id] = true
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = list("SELECT id, cum_recordings FROM stream", func(scan func(...any) error) error {
+		var id, next int64
+		err := scan(&id, &next)
+		x.next[id] = next
+		return err
+	})
+	return x, err
 }
 
 // after checks that what was on the disk once is still there, and that no
@@ -347,6 +385,15 @@ func TestProofSeesWhatIsMissing(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestFileThatNobodyKnowsIsSeen(t *testing.T) {
+	x := &index{garbage: map[int64]bool{7<<32 | 1: true, 8 << 32: true}, next: map[int64]int64{7: 3}}
+	for id, ok := range map[int64]bool{7 << 32: false, 7<<32 | 1: true, 7<<32 | 2: false, 7<<32 | 3: true, 8 << 32: true, 8<<32 | 1: false} {
+		if err := x.knows(id); (err == nil) != ok {
+			t.Errorf("%d/%d: %v", id>>32, id&0xffffffff, err)
+		}
 	}
 }
 
