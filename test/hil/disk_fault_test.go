@@ -29,8 +29,10 @@ type faulty struct {
 	*device
 	vm      *vm
 	cameras *cameratest.Server
-	from    int       // on the console, since the last start
-	began   time.Time // of the fault
+	from    int        // on the console, since the last start
+	now     media.Time // of the device, when it was last asked
+	since   media.Time // of the device, a little before the fault
+	began   time.Time  // of the fault
 	ended   time.Time
 	claims  []claim
 	rotated map[string]time.Time // when streams on the second disk were last seen to begin a recording
@@ -117,7 +119,7 @@ func (f *faulty) breaks(how func()) {
 	f.t.Helper()
 	f.until("answer", 30*time.Second, f.claim)
 	f.from = f.Console().here()
-	f.began, f.ended = time.Now(), time.Time{}
+	f.began, f.ended, f.since = time.Now(), time.Time{}, f.now.Add(-3*media.Second)
 	how()
 }
 
@@ -136,6 +138,7 @@ func (f *faulty) claim() error {
 	if err != nil {
 		return err
 	}
+	f.now = media.Time(t.Now90k)
 	for _, c := range t.Cameras {
 		for kind, st := range c.Streams {
 			f.claims = append(f.claims, claim{c.ShortName + " " + kind, media.Time(st.Watermark90k)})
@@ -258,8 +261,7 @@ func (f *faulty) gaps() map[string][]gap {
 					Cause, Detail            string
 				}
 			}
-			since := media.TimeOf(f.began.Add(-3 * time.Second)) // the device's clock is not ours
-			if err := f.do("GET", fmt.Sprintf("/api/cameras/%s/%s/gaps?startTime90k=%d", c.UUID, kind, since), nil, &answer); err != nil {
+			if err := f.do("GET", fmt.Sprintf("/api/cameras/%s/%s/gaps?startTime90k=%d", c.UUID, kind, f.since), nil, &answer); err != nil {
 				f.t.Fatal(err)
 			}
 			for _, g := range answer.Gaps {
@@ -340,12 +342,13 @@ func (f *faulty) judge(may allowed) error {
 			}
 			var within time.Duration
 			for _, g := range st.Gaps() {
-				// Holes are where the fault was, and nowhere else.
+				// Holes are where the fault was, and nowhere else. That is told by
+				// the camera's clock, which is ours.
 				slack := 3*time.Second + f.Busy(busyWindow)
-				if at := g.After.At.Std(); at.Before(f.began.Add(-slack)) {
+				if at := g.After.Sent; at.Before(f.began.Add(-slack)) {
 					breaks("%s: %d pictures are missing behind frame %d, %v before the fault", stream, g.Missing, g.After.Frame, f.began.Sub(at))
 				}
-				if at := g.Before.At.Std(); !f.ended.IsZero() && at.After(f.ended.Add(max(most, outage)+slack)) {
+				if at := g.Before.Sent; !f.ended.IsZero() && at.After(f.ended.Add(max(most, outage)+slack)) {
 					breaks("%s: %d pictures are missing before frame %d, %v after the fault", stream, g.Missing, g.Before.Frame, at.Sub(f.ended))
 				}
 				within += time.Duration(g.Missing) * period
@@ -633,23 +636,44 @@ func (f *faulty) waits() {
 }
 
 // A disk that somebody else fills: the recorder says so, and records again as
-// soon as there is room.
+// soon as there is room. As long as memory holds what comes, it costs nothing;
+// what falls out is a gap that is called by its name.
 func TestMediaDiskThatIsFullIsNamedAndRecordedToAgain(t *testing.T) {
-	f := newFaulty(t)
-	f.breaks(func() {
-		f.order("fill")
-		f.say(f.from, "holdfast: media filled: <nil>", 20*time.Second)
-	})
-	f.showsFault()
-	f.shows("/healthz", "no space left on device", 10*time.Second)
-	f.goesOn(outage, onPerm)
-	f.mends(10*time.Second, func() {
-		f.order("room")
-		f.say(f.from, "holdfast: media has room: <nil>", 20*time.Second)
-	})
-	f.recovers(outage)
-	f.stayed()
-	f.settles(allowed{media: f.ended.Sub(f.began) + outage, causes: []string{"disk_full"}})
+	for _, c := range []struct {
+		name    string
+		mutants []mutant
+		full    time.Duration
+		loses   bool
+	}{
+		{"for ten seconds", nil, 10 * time.Second, false},
+		{"for longer than memory holds", smallRing, time.Minute, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFaulty(t, c.mutants...)
+			f.breaks(func() {
+				f.order("fill")
+				f.say(f.from, "holdfast: media filled: <nil>", 20*time.Second)
+			})
+			f.showsFault()
+			f.shows("/healthz", "no space left on device", 10*time.Second)
+			f.goesOn(outage, onPerm)
+			f.mends(c.full, func() {
+				f.shows("/healthz", "no space left on device", 0)
+				f.order("room")
+				f.say(f.from, "holdfast: media has room: <nil>", 20*time.Second)
+			})
+			f.recovers(outage)
+			f.stayed()
+			var may allowed
+			if c.loses {
+				may = allowed{media: f.ended.Sub(f.began) + outage, causes: []string{"disk_full"}}
+				if n := len(f.gaps()[onMedia+" main"]); n == 0 {
+					t.Error("no gap: memory held it all, and nothing was tried")
+				}
+			}
+			f.settles(may)
+		})
+	}
 }
 
 // permLayout is where things stand on the disk that the machine starts from, in bytes.

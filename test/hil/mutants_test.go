@@ -267,6 +267,13 @@ func labFill() error {
 `,
 }}
 
+// smallRing is a recorder whose memory holds half a minute of one camera.
+var smallRing = []mutant{{
+	file: "nvr/store/store.go",
+	old:  "cfg.RingBytes = 256 << 20",
+	new:  "cfg.RingBytes = 3 << 20",
+}}
+
 // lazy mounts the second disk so that ext4 writes its journal when it is told to,
 // and hardly ever by itself.
 var lazy = []mutant{{
