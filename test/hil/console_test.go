@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -87,11 +88,16 @@ func (c *console) has(from int, text string) (line, bool) {
 	return l, err == nil
 }
 
-// count is how many lines from a place on hold text.
-func (c *console) count(from int, text string) (n int) {
+// since returns the lines from a place on.
+func (c *console) since(from int) []line {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range c.lines[from:] {
+	return slices.Clone(c.lines[from:])
+}
+
+// count is how many lines from a place on hold text.
+func (c *console) count(from int, text string) (n int) {
+	for _, l := range c.since(from) {
 		if strings.Contains(l.text, text) {
 			n++
 		}

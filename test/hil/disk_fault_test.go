@@ -213,9 +213,17 @@ func (f *faulty) recovers(limit time.Duration) {
 	}
 }
 
-// starts counts how often recorder and machine were started since the fault began.
-func (f *faulty) starts(since int) string {
-	return fmt.Sprintf("%d of the recorder, %d of the machine", f.Console().count(since, "holdfast: nvr started"), f.Console().count(since, "Linux version"))
+// story notes how often recorder and machine were started since a place on the
+// console, and shows what they said of it.
+func (f *faulty) story(from int) {
+	f.t.Helper()
+	c := f.Console()
+	note(f.t, lanes[0].name, f.t.Name(), "starts", "%d of the recorder, %d of the machine", c.count(from, "holdfast: nvr started"), c.count(from, "Linux version"))
+	for _, l := range c.since(from) {
+		if strings.Contains(l.text, "holdfast: ") || strings.Contains(l.text, "sample directory") || strings.Contains(l.text, "Linux version") {
+			f.t.Logf("%6.1f s  %.200s", l.at.Sub(f.began).Seconds(), l.text)
+		}
+	}
 }
 
 // again takes the power away and gives it back.
@@ -722,7 +730,7 @@ func TestPermDiskThatCannotWriteIsRecordedToAgain(t *testing.T) {
 				f.vm.drive.Heal()
 			})
 			f.recovers(2 * started)
-			note(t, lanes[0].name, t.Name(), "starts", "%s", f.starts(from))
+			f.story(from)
 			f.settles(downSince(f))
 		})
 	}
