@@ -138,6 +138,12 @@ var mutants = []mutant{{
 	new:    "\t\terr = nil\n",
 	test:   "TestDiskThatGoesAndComesBack",
 }, {
+	breaks: "the tail of a file whose disk was away stays",
+	file:   "nvr/store/absent.go",
+	old:    "\t\td.reopen(rec, size)\n",
+	new:    "\t\t_, _ = rec, size\n",
+	test:   "TestTailOfADiskThatWasAwayIsCutOff",
+}, {
 	breaks: "a directory missing at the start is not tried again",
 	file:   "nvr/store/absent.go",
 	old:    "\t\t\t\td.arrive(ctx)\n",

@@ -214,10 +214,14 @@ func (d *directory) replace(disk sampledir.Dir) {
 	}
 	open := d.files
 	d.files = make(map[int64]*writeFile)
+	failed := make(map[*recording]int64) // and how much of their files counts; -1: the recording knows
 	for _, st := range d.store.streamsIn(d) {
 		st.mu.Lock()
 		for _, rec := range slices.Clone(st.recent) {
-			if _, ok := open[rec.id()]; ok && !rec.broken && !rec.settled {
+			if _, ok := open[rec.id()]; ok && rec.broken && !rec.settled {
+				failed[rec] = -1 // it waits for the one that has its end again
+			} else if ok && !rec.settled {
+				failed[rec] = rec.durableSize()
 				st.syncAgain = time.Time{}
 				if st.rewrite(rec, errors.New("the disk was away")) == nil {
 					rec.broken = true
@@ -231,5 +235,26 @@ func (d *directory) replace(disk sampledir.Dir) {
 		}
 		st.mu.Unlock()
 	}
+	for rec, size := range failed {
+		d.reopen(rec, size)
+	}
 	d.store.log.Warn("sample directory is back", "dir", d.path, "files", len(open))
+}
+
+// reopen opens the file of a recording that failed with its disk, so that what
+// does not count is cut off it: behind size now, and when another file holds its
+// end again, behind where that begins.
+func (d *directory) reopen(rec *recording, size int64) {
+	f, err := d.dir.Recover(rec.id())
+	if errors.Is(err, os.ErrNotExist) {
+		return // its entry had not reached the disk
+	}
+	if err != nil {
+		d.store.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+		return
+	}
+	d.files[rec.id()] = &writeFile{File: f}
+	if size >= 0 {
+		d.truncate(rec, d.files[rec.id()], size)
+	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast/nvr/db"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir"
 )
@@ -22,6 +24,7 @@ type socket struct {
 	gone  atomic.Bool
 	mount atomic.Int64
 	wrote atomic.Int64 // what was changed since the last time it was asked
+	quits atomic.Bool  // it is pulled out in the middle of the next sync
 }
 
 func newSocket(path string) *socket {
@@ -89,6 +92,13 @@ func (p *plugged) Open(id int64) (sampledir.File, error) {
 	return p.file(p.Dir.Open(id))
 }
 
+func (p *plugged) Recover(id int64) (sampledir.File, error) {
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return p.file(p.Dir.Recover(id))
+}
+
 func (p *plugged) Unlink(id int64) error {
 	if err := p.err(); err != nil {
 		return err
@@ -115,6 +125,9 @@ func (f *pluggedFile) Append(at int64, bufs ...[]byte) (int64, error) {
 }
 
 func (f *pluggedFile) Sync() error {
+	if f.p.s.quits.Swap(false) {
+		f.p.s.pull()
+	}
 	if err := f.p.err(); err != nil {
 		return err
 	}
@@ -183,6 +196,42 @@ func TestDiskThatGoesAndComesBack(t *testing.T) {
 				b.start()
 				if n := len(list(t, b.again("front"))); n == 0 {
 					t.Error("nothing is left after a restart")
+				}
+			})
+		})
+	}
+}
+
+// A disk that goes within a sync may have all of what was written. When it is
+// back, what is written again to another file is cut off the first.
+func TestTailOfADiskThatWasAwayIsCutOff(t *testing.T) {
+	for _, gop := range []int{10, 25} {
+		t.Run(fmt.Sprintf("group of %d", gop), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSocket(filepath.Join(t.TempDir(), "disk"))
+				b := newBench(t, func(cfg *Config) { cfg.openDir = s.open })
+				st := b.camera("front", plenty, 60)
+				f := newFeed(st.Begin(nil))
+				f.gop = gop
+				f.play(t, 5300*time.Millisecond)
+				s.quits.Store(true)
+				f.play(t, 10*time.Second)
+				s.plug()
+				f.play(t, 10*time.Second)
+				f.run.End("test")
+				st.Wait(CameraEnded, "test")
+				time.Sleep(3 * time.Minute)
+				if n := everyPicture(t, st, 0); n != f.n {
+					t.Errorf("%d pictures of %d", n, f.n)
+				}
+				for _, r := range list(t, st) {
+					fi, err := os.Stat(filepath.Join(*s.path.Load(), sampledir.Name(db.CompositeID(st.id, r.No))))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if fi.Size() != r.FileBytes {
+						t.Errorf("the file of recording %d has %d bytes, its row says %d", r.No, fi.Size(), r.FileBytes)
+					}
 				}
 			})
 		})

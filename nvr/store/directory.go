@@ -489,10 +489,7 @@ func (d *directory) abandon(w *work, err error) {
 		d.cutOff(rec, 0) // the next start would read it from the page cache, and sync it again
 		return
 	}
-	durable := rec.size
-	if rec.durable < len(rec.taken) {
-		durable = rec.taken[rec.durable].pos
-	}
+	durable := rec.durableSize()
 	frames := rec.video.Samples
 	st.backOff(err)
 	next := st.rewrite(rec, err)
