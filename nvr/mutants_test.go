@@ -181,6 +181,12 @@ var mutants = []mutant{{
 	new:    "d.ends <= 1000*endsFree {",
 	test:   "TestDirectoryThatEndsTheRecorderAgainAndAgain",
 }, {
+	breaks: "what did not sync at the start waits for a restart that nobody asks for",
+	file:   "nvr/store/unsynced.go",
+	old:    "\t\tclose(s.doubted)\n",
+	new:    "",
+	test:   "TestRestartIsAskedForLaterAndLater",
+}, {
 	breaks: "collection before commit",
 	file:   "nvr/store/flush.go",
 	old:    "\t\tsh.delSum.add(r)\n",

@@ -113,6 +113,8 @@ type Store struct {
 
 	ends     endings
 	unsynced atomic.Pointer[error] // see doubts
+	doubted  chan struct{}         // closed with the first
+	again    chan error            // see Again
 
 	poisoned atomic.Bool     // nothing is written any more
 	fatal    chan error      // the first error that poisons
@@ -161,6 +163,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Log, now: cfg.Now, opened: time.Now(),
 		changed: make(chan struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
+		doubted: make(chan struct{}), again: make(chan error, 1),
 	}
 	s.plans.init()
 	s.ends.path = filepath.Join(cfg.Dir, endsName)
@@ -218,6 +221,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s.running.Go(func() { s.serve(s.run) })
 	s.running.Go(func() { s.backups(s.run) })
 	s.running.Go(func() { s.watchClock(s.run) })
+	s.running.Go(func() { s.askAgain(s.run) })
 	return s, nil
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,9 +17,9 @@ import (
 // A sync of a directory that fails leaves a page cache that may show what the
 // disk does not hold, and a second one proves nothing. While recording it ends
 // the process (storage.md rule 14). At the start, where nothing was taken for
-// durable yet, only the directory is left alone, up to the next process; and one
-// that ended several processes in a row is tried later and later, so that the
-// others record.
+// durable yet, only the directory is left alone, up to the next process, which is
+// asked for after a while; and one that ended several processes in a row is tried
+// later and later, so that the others record.
 
 // endsName is the file beside the database that says which sample directories
 // ended the recorder, and how often in a row: a uuid and a number a line.
@@ -32,6 +33,16 @@ const (
 	endsPause = 10 * time.Minute
 	mostPause = 24 * time.Hour
 	endsOver  = time.Hour
+)
+
+// startEnds is the line of that file for the processes that left something alone
+// at their start. They ask to be ended after endsPause, and twice as long for each
+// further one in a row; where nothing records meanwhile, after aloneEnds, and an
+// hour at most.
+const (
+	startEnds = "start"
+	aloneEnds = time.Minute
+	mostAlone = time.Hour
 )
 
 // endings is that file.
@@ -98,10 +109,7 @@ func (d *directory) mayBeTried() error {
 	if d.ends = d.store.ends.of(d.uuid); d.ends <= endsFree {
 		return nil
 	}
-	pause := mostPause
-	if more := d.ends - endsFree - 1; more < 16 {
-		pause = min(pause, endsPause<<more)
-	}
+	pause := doubled(endsPause, mostPause, d.ends-endsFree-1)
 	d.notBefore = time.Now().Add(pause)
 	return fmt.Errorf("sample directory %s: its sync failed and ended the recorder %d times in a row; it is tried again %v after the start", d.path, d.ends, pause)
 }
@@ -149,4 +157,66 @@ func (d *directory) refuse(err error) {
 // doubts notes a sync that failed at the start. The end of the process, whenever
 // it is, asks for an empty page cache: the next start would take for durable what
 // only that holds.
-func (s *Store) doubts(err error) { s.unsynced.CompareAndSwap(nil, &err) }
+func (s *Store) doubts(err error) {
+	if s.unsynced.CompareAndSwap(nil, &err) {
+		close(s.doubted)
+	}
+}
+
+// Again delivers an error of kind ErrPoisoned when another process could do what
+// this one must not: use what did not sync at the start. The process should end
+// in order then, with Close, and with that error.
+func (s *Store) Again() <-chan error { return s.again }
+
+// askAgain waits for a doubt, and then for as long as others should record
+// without being interrupted for it.
+func (s *Store) askAgain(ctx context.Context) {
+	n := s.ends.of(startEnds)
+	over := time.NewTimer(endsOver)
+	defer over.Stop()
+	for doubted := false; !doubted; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.doubted:
+			doubted = true
+		case <-over.C:
+			if n > 0 {
+				n = 0
+				s.noteStarts(0)
+			}
+		}
+	}
+	s.noteStarts(n + 1)
+	pause := doubled(aloneEnds, mostAlone, n)
+	s.mu.RLock()
+	dirs := s.dirs
+	s.mu.RUnlock()
+	for _, d := range dirs {
+		if d.fault() == nil {
+			pause = doubled(endsPause, mostPause, n)
+		}
+	}
+	s.log.Warn("a restart is asked for, to try again what did not sync", "in", pause, "err", *s.unsynced.Load())
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+		s.again <- fmt.Errorf("%w: after %v it is tried again: %w", ErrPoisoned, pause, *s.unsynced.Load())
+	}
+}
+
+func (s *Store) noteStarts(n int) {
+	if err := s.ends.set(startEnds, n); err != nil {
+		s.log.Warn("the next start is not told how often a start left a directory alone", "err", err)
+	}
+}
+
+// doubled is d, n times doubled, and not more than most.
+func doubled(d, most time.Duration, n int) time.Duration {
+	for ; n > 0 && d < most; n-- {
+		d *= 2
+	}
+	return min(d, most)
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,14 @@ func TestDirectoryThatDoesNotSyncAtTheStartIsLeftAlone(t *testing.T) {
 		time.Sleep(15 * time.Minute)
 		if p.records("ill", time.Minute, 1000) {
 			t.Error("the directory is used again by the same process")
+		}
+		select {
+		case err := <-p.s.Again():
+			if !errors.Is(err, ErrPoisoned) {
+				t.Errorf("a restart is asked for with %v", err)
+			}
+		default:
+			t.Error("no restart is asked for to use the directory again")
 		}
 		well(t, p.s, "")
 		if s := strings.Join(p.s.DirFaults(), "\n"); !strings.Contains(s, p.other) || !strings.Contains(s, "not used before the next start") {
@@ -212,6 +221,44 @@ func TestDirectoryThatEndsTheRecorderAgainAndAgain(t *testing.T) {
 		}
 		if fileSize(filepath.Join(p.dir, endsName)) != 0 {
 			t.Error("what it did is not forgotten")
+		}
+	})
+}
+
+// What was left alone at the start is tried again by another process, later and
+// later while others record, and soon where nothing does.
+func TestRestartIsAskedForLaterAndLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		doubt := fmt.Errorf("%w: %w", sampledir.ErrUnsynced, syscall.EIO)
+		asked := func(want time.Duration) {
+			t.Helper()
+			began := time.Now()
+			select {
+			case <-p.s.Again():
+			case <-time.After(48 * time.Hour):
+			}
+			if d := time.Since(began); d != want {
+				t.Errorf("a restart is asked for after %v, want %v", d, want)
+			}
+			p.restarted()
+		}
+		for _, want := range []time.Duration{10, 20, 40} {
+			p.s.doubts(doubt)
+			asked(want * time.Minute)
+		}
+		time.Sleep(2 * endsOver) // in which all is well
+		p.restarted()
+		p.s.doubts(doubt)
+		asked(10 * time.Minute)
+		for _, want := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
+			for _, d := range p.s.dirs {
+				d.mu.Lock()
+				d.unavailable = doubt
+				d.mu.Unlock()
+			}
+			p.s.doubts(doubt)
+			asked(want * time.Minute)
 		}
 	})
 }
