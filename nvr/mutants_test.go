@@ -404,6 +404,24 @@ var mutants = []mutant{{
 	new:    "false && s.ballast.release(err) {",
 	test:   "TestDatabaseComesBackOnAFullDisk",
 }, {
+	breaks: "what memory holds during a pause is lost at the end",
+	file:   "nvr/store/directory.go",
+	old:    "err == nil || d.ending && d.fits() {",
+	new:    "err == nil {",
+	test:   "TestCloseWritesWhatMemoryHolds",
+}, {
+	breaks: "what a disk does not take at the end is not accounted for",
+	file:   "nvr/store/directory.go",
+	old:    "if !d.store.poisoned.Load() {",
+	new:    "if d.store.poisoned.Load() {",
+	test:   "TestCloseWritesWhatMemoryHolds",
+}, {
+	breaks: "what a disk took before it was full waits for the rest",
+	file:   "nvr/store/directory.go",
+	old:    "\treturn n > 0\n",
+	new:    "\treturn n < 0\n",
+	test:   "TestWhatAFullDiskTookIsDurable",
+}, {
 	breaks: "the ballast is not removed",
 	file:   "nvr/store/ballast.go",
 	old:    "\terr := os.Remove(b.path)\n",

@@ -118,16 +118,58 @@ func (d *directory) run(ctx context.Context) {
 	}
 }
 
-// finish runs the last steps: one, and more while a file does not sync and
-// there is another to write.
+// finish runs the last steps: one, and more while something fails. What the disk
+// has not taken then goes with the memory.
 func (d *directory) finish() {
 	d.ending = true
 	for range 3 {
 		d.moved = false
-		if d.step(); !d.moved {
-			return
+		if d.step(); !d.moved && d.problem() == "" {
+			break
 		}
 	}
+	if !d.store.poisoned.Load() {
+		for _, st := range d.store.streamsIn(d) {
+			for _, rec := range st.giveUp() {
+				d.cutOff(rec, rec.size)
+			}
+		}
+	}
+}
+
+// giveUp ends the recordings of a stream where they are durable, for the last
+// flush, and notes what kept the rest from the disk: a gap. It returns those whose
+// files may hold more. One that holds again what another file holds already, and
+// not as much of it yet, is left for the next start to compare, with all behind it.
+func (st *Stream) giveUp() (cut []*recording) {
+	lost := st.diskCause()
+	reason := reasonDiskError
+	if lost.cause == DiskSlow {
+		reason = reasonSlowDisk
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, rec := range slices.Clone(st.recent) {
+		if rec.settled || rec.broken { // a broken one waits for the one that was made for it
+			continue
+		}
+		if !rec.sealed || rec.durable < rec.promised {
+			break
+		}
+		if rec.durable < len(rec.taken) || len(rec.pending)+len(rec.pendingAudio) > 0 {
+			frames := rec.video.Samples
+			st.shorten(rec, rec.durable, reason)
+			st.lostFrames += frames - rec.video.Samples
+			rec.lost = lost
+			rec.lost.at = rec.start
+		}
+		st.settled(rec)
+		cut = append(cut, rec)
+	}
+	if len(cut) > 0 && len(st.notes) == 0 {
+		st.notes = []note{{st.store.wall(), RecorderDown, ""}} // up to here it was the disk
+	}
+	return cut
 }
 
 // stepNow runs a step and waits for it.
@@ -164,7 +206,7 @@ func (d *directory) step() {
 		err = nil
 	}
 	if err == nil {
-		if err = d.look(); err == nil {
+		if err = d.look(); err == nil || d.ending && d.fits() {
 			err = d.write(false)
 		} else if werr := d.write(true); werr != nil {
 			err = werr
@@ -247,6 +289,9 @@ func (d *directory) write(paused bool) error {
 		} else if err != nil {
 			behind = w.rec.st
 			fail(err)
+			if w.asFarAs(d.files[w.rec.id()]) {
+				written = append(written, w)
+			}
 		} else {
 			written = append(written, w)
 		}
@@ -362,6 +407,17 @@ func (w *work) begin() bool {
 	}
 	rec.created = rec.created || w.upTo > 0
 	return true
+}
+
+// asFarAs makes it the work of a step to make durable what a file took before it
+// failed. It reports whether that is anything.
+func (w *work) asFarAs(f *writeFile) bool {
+	n := 0
+	for f != nil && n < len(w.fragments) && w.fragments[n].pos+w.fragments[n].size <= f.written {
+		n++
+	}
+	w.upTo, w.last = w.upTo-len(w.fragments)+n, false
+	return n > 0
 }
 
 // append brings the file of a recording up to its last fragment, from the
