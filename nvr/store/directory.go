@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,9 @@ type directory struct {
 	wake   chan chan struct{} // asks for a step now; answered when it is done
 	looked time.Time          // when garbage was last looked at
 
+	spell    spell     // of trouble, as the log has it
+	saidLost time.Time // when it last said what fell out of memory
+
 	mu sync.Mutex // a leaf: nothing is called under it
 
 	// unavailable says why the directory is not used at all: missing, or not
@@ -53,7 +57,6 @@ type directory struct {
 	dir         sampledir.Dir
 
 	err     error               // of the step that fails now
-	since   time.Time           // when it began to fail
 	working time.Time           // since when a step is under way; zero between steps
 	garbage []int64             // to unlink; their garbage rows are committed
 	gone    []int64             // unlinked durably; their rows can go
@@ -219,29 +222,21 @@ func (d *directory) step() {
 	d.mu.Lock()
 	d.working = time.Time{}
 	was := d.err
-	if was == nil && err != nil {
-		d.since = time.Now()
-	}
 	d.err = err
 	if was != nil && err == nil {
 		d.well = time.Now()
 	}
-	since := d.since
 	d.mu.Unlock()
-	if err == nil {
-		d.reportLost()
-	}
 	d.lookAtGarbage()
-	switch {
-	case err != nil && (was == nil || was.Error() != err.Error()):
-		d.store.log.Error("sample directory does not take writes; trying again every second", "dir", d.path, "err", err)
-	case err == nil && was != nil:
-		d.store.log.Info("sample directory takes writes again", "dir", d.path, "after", time.Since(since).Round(time.Second))
-	}
+	d.report(err)
 }
 
 // reportLost says what fell out of memory while the disk took nothing.
 func (d *directory) reportLost() {
+	if time.Since(d.saidLost) < spellOver {
+		return
+	}
+	d.saidLost = time.Now()
 	for _, st := range d.store.streamsIn(d) {
 		st.mu.Lock()
 		lost := st.lostFrames
@@ -565,12 +560,12 @@ func (d *directory) abandon(w *work, err error) {
 		}
 	}
 	st.mu.Unlock()
-	log := d.store.log.With("camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", err)
+	args := []any{"camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", shorten(err.Error())}
 	if next != nil {
 		d.moved = true
-		log.Error("sample file did not sync; what is not durable is written to another", "again", next.no)
+		d.detail(slog.LevelError, "sample file did not sync; what is not durable is written to another", append(args, "again", next.no)...)
 	} else {
-		log.Error("sample file did not sync; its unsynced end is lost")
+		d.detail(slog.LevelError, "sample file did not sync; its unsynced end is lost", args...)
 	}
 	if next != nil {
 		if f := d.files[rec.id()]; f != nil {
@@ -592,14 +587,14 @@ func (d *directory) cutOff(rec *recording, size int64) {
 
 func (d *directory) truncate(rec *recording, f *writeFile, size int64) {
 	if err := f.Truncate(size); err != nil {
-		d.store.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+		d.detail(slog.LevelWarn, "sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", shorten(err.Error()))
 	}
 }
 
 func (d *directory) close(id int64) {
 	if f := d.files[id]; f != nil {
 		if err := f.Close(); err != nil {
-			d.store.log.Warn("close sample file", "recording", idString(id), "err", err)
+			d.detail(slog.LevelWarn, "close sample file", "recording", idString(id), "err", shorten(err.Error()))
 		}
 		delete(d.files, id)
 	}
