@@ -416,6 +416,36 @@ var mutants = []mutant{{
 	new:    "false && s.ballast.release(err) {",
 	test:   "TestDatabaseComesBackOnAFullDisk",
 }, {
+	breaks: "each file that does not sync has a line in the log",
+	file:   "nvr/store/spell.go",
+	old:    "d.spell.detailed > 1 {",
+	new:    "d.spell.detailed > 1_000_000 {",
+	test:   "TestFailingSyncsFillNoLog",
+}, {
+	breaks: "a directory that fails now and then fills the log",
+	file:   "nvr/store/spell.go",
+	old:    "case now.Sub(sp.well) >= spellOver:",
+	new:    "case now.Sub(sp.well) >= 0:",
+	test:   "TestFailingSyncsFillNoLog",
+}, {
+	breaks: "what memory holds during a pause is lost at the end",
+	file:   "nvr/store/directory.go",
+	old:    "err == nil || d.ending && d.fits() {",
+	new:    "err == nil {",
+	test:   "TestCloseWritesWhatMemoryHolds",
+}, {
+	breaks: "what a disk does not take at the end is not accounted for",
+	file:   "nvr/store/directory.go",
+	old:    "if !d.store.poisoned.Load() {",
+	new:    "if d.store.poisoned.Load() {",
+	test:   "TestCloseWritesWhatMemoryHolds",
+}, {
+	breaks: "what a disk took before it was full waits for the rest",
+	file:   "nvr/store/directory.go",
+	old:    "\treturn n > 0\n",
+	new:    "\treturn n < 0\n",
+	test:   "TestWhatAFullDiskTookIsDurable",
+}, {
 	breaks: "the ballast is not removed",
 	file:   "nvr/store/ballast.go",
 	old:    "\terr := os.Remove(b.path)\n",

@@ -477,10 +477,10 @@ func (s *Store) recordsTo(camera, typ string, d *directory) bool {
 
 // checkDir makes sure that a directory can be taken into use.
 func (s *Store) checkDir(path string) error {
-	if fi, err := os.Stat(path); err != nil || !fi.IsDir() {
+	disk, err := s.cfg.openDir(path)
+	if fi, serr := os.Stat(path); err != nil && (serr != nil || !fi.IsDir()) {
 		return fmt.Errorf("%s is not a directory", path)
 	}
-	disk, err := s.cfg.openDir(path)
 	if err != nil {
 		return err
 	}

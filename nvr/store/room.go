@@ -65,6 +65,22 @@ func (d *directory) look() error {
 	return d.room.paused
 }
 
+// fits reports whether what memory holds for the directory can be written though
+// recording pauses: at the end of the process it would be lost, and nothing comes
+// behind it. A quarter of the floor is left for the database.
+func (d *directory) fits() bool {
+	var held int64
+	for _, st := range d.store.streamsIn(d) {
+		st.mu.Lock()
+		held += st.unsyncedBytes + st.blocks(1)*int64(len(st.recent))
+		st.mu.Unlock()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sp := d.room.space
+	return d.room.known && sp.Free-held >= floorOf(sp.Total)/4
+}
+
 // roomIs takes the answer over. It reports whether a flush has to make room,
 // and whether the answer is the first that is none.
 func (d *directory) roomIs(sp sampledir.Space, err error) (ask, unasked bool) {
