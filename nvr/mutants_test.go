@@ -79,10 +79,34 @@ var mutants = []mutant{{
 	test:   powerCut + "file_that_does_not_sync",
 }, {
 	breaks: "what is to be written again counts as written when memory is full",
-	file:   "nvr/store/stream.go",
+	file:   "nvr/store/ring.go",
 	old:    "if !rec.created && n == 0 {",
 	new:    "if !rec.created {",
 	test:   "TestWhatWasDurableWaitsForItsFile",
+}, {
+	breaks: "the rest of a recording falls out of memory",
+	file:   "nvr/store/ring.go",
+	old:    "if from, ok := st.groupBehind(rec, n); ok {",
+	new:    "if from, ok := st.groupBehind(rec, n); ok && false {",
+	test:   "TestOnlyTheOldestGroupsFallOut",
+}, {
+	breaks: "a file is given up for each group that falls out of memory",
+	file:   "nvr/store/ring.go",
+	old:    "n = min(1, len(rec.taken))",
+	new:    "n = 0",
+	test:   "TestOnlyTheOldestGroupsFallOut/a_file_that_takes_nothing",
+}, {
+	breaks: "numbers that were forgotten are not passed over",
+	file:   "nvr/store/flush.go",
+	old:    "sh.nextNo = max(sh.nextNo, first.no)",
+	new:    "sh.nextNo = max(sh.nextNo, 0)",
+	test:   "TestFileBehindNumbersWithoutFilesIsFound",
+}, {
+	breaks: "a step takes all there is",
+	file:   "nvr/store/directory.go",
+	old:    "n < len(rec.taken) && room > 0;",
+	new:    "n < len(rec.taken);",
+	test:   "TestSlowDiskThatCatchesUpKeepsTheNewest",
 }, {
 	breaks: "what is written again closes the gap behind it",
 	file:   "nvr/store/rewrite.go",

@@ -36,6 +36,7 @@ type directory struct {
 
 	ending bool // the last steps
 	moved  bool // a step has left something to another file
+	more   bool // a step that succeeded has left something to the next
 
 	wake   chan chan struct{} // asks for a step now; answered when it is done
 	looked time.Time          // when garbage was last looked at
@@ -105,9 +106,9 @@ func (d *directory) run(ctx context.Context) {
 			}
 			return
 		case <-t.C:
-			d.step()
+			d.steps()
 		case done := <-d.wake:
-			d.step()
+			d.steps()
 			close(done)
 		}
 	}
@@ -119,9 +120,16 @@ func (d *directory) finish() {
 	d.ending = true
 	for range 3 {
 		d.moved = false
-		if d.step(); !d.moved {
+		if d.steps(); !d.moved {
 			return
 		}
+	}
+}
+
+// steps runs a step, and others as long as there is more than one takes.
+func (d *directory) steps() {
+	for d.step(); d.more; {
+		d.step()
 	}
 }
 
@@ -146,6 +154,7 @@ func (d *directory) stepNow(ctx context.Context) error {
 // step writes, syncs and collects once. The error state of the directory is
 // that of the last step.
 func (d *directory) step() {
+	d.more = false
 	if d.store.poisoned.Load() {
 		return
 	}
@@ -176,6 +185,7 @@ func (d *directory) step() {
 		d.since = time.Now()
 	}
 	d.err = err
+	d.more = d.more && err == nil
 	if was != nil && err == nil {
 		d.well = time.Now()
 	}
@@ -285,10 +295,18 @@ func (d *directory) write(paused bool) error {
 	return failed
 }
 
+// leastWork is what a step takes of a stream in any case, bytes in memory.
+const leastWork = 1 << 20
+
 // take gives all units that the directory's streams have collected their place
-// in the files. waiting is why one of the streams is not asked now.
+// in the files. waiting is why one of the streams is not asked now. Of a stream
+// that has much, because its disk took nothing for a while, it takes a fourth of
+// what the memory has for each: when that is full, the rest can fall out of it,
+// and not what comes now.
 func (d *directory) take(paused bool) (jobs []*work, waiting error) {
-	for _, st := range d.store.streamsIn(d) {
+	s := d.store
+	for _, st := range s.streamsIn(d) {
+		room := max(leastWork, s.cfg.RingBytes/(4*max(1, s.streams.Load())))
 		st.mu.Lock()
 		if st.syncFails > 0 && time.Now().Before(st.syncAgain) && !d.ending {
 			waiting = st.syncErr
@@ -312,10 +330,22 @@ func (d *directory) take(paused bool) (jobs []*work, waiting error) {
 			if rec.durable == len(rec.taken) && !last {
 				continue
 			}
-			rec.inWork = len(rec.taken)
+			n, size := rec.durable, rec.size
+			for ; n < len(rec.taken) && room > 0; n++ {
+				room -= rec.taken[n].cost
+			}
+			whole := n == len(rec.taken)
+			if !whole {
+				size = rec.taken[n].pos
+			}
+			rec.inWork = n
 			jobs = append(jobs, &work{
-				rec: rec, fragments: rec.taken[rec.durable:], upTo: len(rec.taken), size: rec.size, last: last,
+				rec: rec, fragments: rec.taken[rec.durable:n], upTo: n, size: size, last: last && whole,
 			})
+			if !whole {
+				d.more = true
+				break
+			}
 			if st.syncFails > 0 && !d.ending {
 				break // one file shows whether the disk syncs again
 			}
