@@ -108,6 +108,18 @@ var mutants = []mutant{{
 	new:    "n < len(rec.taken);",
 	test:   "TestSlowDiskThatCatchesUpKeepsTheNewest",
 }, {
+	breaks: "a file that takes nothing is tried for ever",
+	file:   "nvr/store/directory.go",
+	old:    "f.fails >= mostFails {",
+	new:    "f.fails < 0 {",
+	test:   "TestFileThatTakesNothingIsGivenUp",
+}, {
+	breaks: "a tail that did not sync is damage",
+	file:   "nvr/store/check.go",
+	old:    "w != nil && w.RecordingNo == r.No() {",
+	new:    "w != nil && w.RecordingNo < 0 {",
+	test:   "TestTailThatDidNotSyncIsANote",
+}, {
 	breaks: "what is written again closes the gap behind it",
 	file:   "nvr/store/rewrite.go",
 	old:    "if old.follows && old.start == m.ended {",

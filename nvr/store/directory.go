@@ -61,11 +61,16 @@ type directory struct {
 	room    room
 }
 
+// mostFails is after how many appends that failed a file is given up, as after
+// one sync that failed: those behind it wait.
+const mostFails = 10
+
 // writeFile is a sample file that is being written.
 type writeFile struct {
 	sampledir.File
 	written int64
 	synced  int64 // -1: it was cut since
+	fails   int   // appends, one after the other
 }
 
 // work is what one step has to write for one recording.
@@ -252,7 +257,15 @@ func (d *directory) write(paused bool) error {
 		} else if err != nil {
 			behind = w.rec.st
 			fail(err)
+			if f := d.files[w.rec.id()]; f != nil && !diskFull(err) {
+				if f.fails++; f.fails >= mostFails {
+					d.abandon(w, err) // the blocks it has may never take it
+				}
+			}
 		} else {
+			if f := d.files[w.rec.id()]; f != nil {
+				f.fails = 0
+			}
 			written = append(written, w)
 		}
 	}
@@ -504,7 +517,7 @@ func (d *directory) settle(w *work) {
 	}
 }
 
-// abandon ends a recording whose file failed to sync. The bytes behind what is
+// abandon ends a recording whose file failed to sync, or takes nothing. The bytes behind what is
 // durable may be lost though a second sync would report success (reliability.md
 // finding 1), so there is none: they are written again, to another file.
 func (d *directory) abandon(w *work, err error) {
@@ -538,9 +551,9 @@ func (d *directory) abandon(w *work, err error) {
 	log := d.store.log.With("camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", err)
 	if next != nil {
 		d.moved = true
-		log.Error("sample file did not sync; what is not durable is written to another", "again", next.no)
+		log.Error("sample file is given up; what is not durable is written to another", "again", next.no)
 	} else {
-		log.Error("sample file did not sync; its unsynced end is lost")
+		log.Error("sample file is given up; its end that is not durable is lost")
 	}
 	if next != nil {
 		if f := d.files[rec.id()]; f != nil {

@@ -115,7 +115,7 @@ func (st *Stream) skip(rec *recording, n int, from place, why note) {
 			next.rewrites = &mp4.Rewrites{RecordingNo: w.RecordingNo, From90k: w.From90k + from.at}
 		}
 		if rec.runOffset > 0 {
-			st.endBefore(rec, reasonSlowDisk)
+			st.endBefore(rec, rec.whyGone())
 		}
 	} else {
 		rec.end(reasonSlowDisk)
@@ -165,6 +165,16 @@ func (st *Stream) begins(rec, old *recording, grows bool, lost media.Duration) {
 	}
 }
 
+// whyGone is why the run ended before a recording whose beginning fell out. One
+// that was to be written again was lost by the sync that failed: the file before
+// it may hold more than its row will say.
+func (rec *recording) whyGone() string {
+	if rec.rewrites != nil {
+		return reasonDiskError
+	}
+	return reasonSlowDisk
+}
+
 // forget takes a recording of which nothing is left, and which has no file, out
 // of the stream: its number is passed over. Why nothing is left of it is said of
 // the time before the next one.
@@ -176,7 +186,7 @@ func (st *Stream) forget(rec *recording) {
 	}
 	rec.release()
 	if rec.runOffset > 0 {
-		st.endBefore(rec, rec.endReason)
+		st.endBefore(rec, rec.whyGone())
 	}
 	next := st.recent[i+1]
 	next.before = join(join(rec.before, rec.lost), next.before...)
