@@ -114,6 +114,13 @@ var mutants = []mutant{{
 	new:    "f.fails < 0 {",
 	test:   "TestFileThatTakesNothingIsGivenUp",
 }, {
+	breaks: "an upgrade that commits each statement",
+	file:   "nvr/db/upgrade.go",
+	old:    "cfg.at(\"statement\")",
+	new:    "t.Commit()\n\t\tt, _ = d.writer.BeginTx(ctx, nil)",
+	test:   powerCut + "upgrade",
+	in:     "nvr/store",
+}, {
 	breaks: "a tail that did not sync is damage",
 	file:   "nvr/store/check.go",
 	old:    "w != nil && w.RecordingNo == r.No() {",
@@ -146,8 +153,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a file that is not tried may exist",
 	file:   "nvr/store/directory.go",
-	old:    "\t\t\trec.inWork = len(rec.taken)\n",
-	new:    "\t\t\trec.created, rec.inWork = true, len(rec.taken)\n",
+	old:    "\t\t\trec.inWork = n\n",
+	new:    "\t\t\trec.created, rec.inWork = true, n\n",
 	test:   "TestNumbersWithoutFilesHoldUpNoStream",
 }, {
 	breaks: "a stream that is switched on owes nothing of before",
@@ -259,7 +266,7 @@ var mutants = []mutant{{
 	test:   powerCut + "memory_full_over_a_rotation",
 }, {
 	breaks: "what fell out of memory splits no run",
-	file:   "nvr/store/stream.go",
+	file:   "nvr/store/ring.go",
 	old:    "st.shorten(rec, n, reasonSlowDisk)",
 	new:    "rec.cut(n)\n\t\trec.end(reasonSlowDisk)",
 	test:   powerCut + "memory_full_over_a_rotation",
