@@ -79,10 +79,53 @@ var mutants = []mutant{{
 	test:   powerCut + "file_that_does_not_sync",
 }, {
 	breaks: "what is to be written again counts as written when memory is full",
-	file:   "nvr/store/stream.go",
+	file:   "nvr/store/ring.go",
 	old:    "if !rec.created && n == 0 {",
 	new:    "if !rec.created {",
 	test:   "TestWhatWasDurableWaitsForItsFile",
+}, {
+	breaks: "the rest of a recording falls out of memory",
+	file:   "nvr/store/ring.go",
+	old:    "if from, ok := st.groupBehind(rec, n); ok {",
+	new:    "if from, ok := st.groupBehind(rec, n); ok && false {",
+	test:   "TestOnlyTheOldestGroupsFallOut",
+}, {
+	breaks: "a file is given up for each group that falls out of memory",
+	file:   "nvr/store/ring.go",
+	old:    "n = min(1, len(rec.taken))",
+	new:    "n = 0",
+	test:   "TestOnlyTheOldestGroupsFallOut/a_file_that_takes_nothing",
+}, {
+	breaks: "numbers that were forgotten are not passed over",
+	file:   "nvr/store/flush.go",
+	old:    "sh.nextNo = max(sh.nextNo, first.no)",
+	new:    "sh.nextNo = max(sh.nextNo, 0)",
+	test:   "TestFileBehindNumbersWithoutFilesIsFound",
+}, {
+	breaks: "a step takes all there is",
+	file:   "nvr/store/directory.go",
+	old:    "n < len(rec.taken) && room > 0;",
+	new:    "n < len(rec.taken);",
+	test:   "TestSlowDiskThatCatchesUpKeepsTheNewest",
+}, {
+	breaks: "a file that takes nothing is tried for ever",
+	file:   "nvr/store/directory.go",
+	old:    "f.fails >= mostFails {",
+	new:    "f.fails < 0 {",
+	test:   "TestFileThatTakesNothingIsGivenUp",
+}, {
+	breaks: "an upgrade that commits each statement",
+	file:   "nvr/db/upgrade.go",
+	old:    "cfg.at(\"statement\")",
+	new:    "t.Commit()\n\t\tt, _ = d.writer.BeginTx(ctx, nil)",
+	test:   powerCut + "upgrade",
+	in:     "nvr/store",
+}, {
+	breaks: "a tail that did not sync is damage",
+	file:   "nvr/store/check.go",
+	old:    "w != nil && w.RecordingNo == r.No() {",
+	new:    "w != nil && w.RecordingNo < 0 {",
+	test:   "TestTailThatDidNotSyncIsANote",
 }, {
 	breaks: "what is written again closes the gap behind it",
 	file:   "nvr/store/rewrite.go",
@@ -110,8 +153,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a file that is not tried may exist",
 	file:   "nvr/store/directory.go",
-	old:    "\t\t\trec.inWork = len(rec.taken)\n",
-	new:    "\t\t\trec.created, rec.inWork = true, len(rec.taken)\n",
+	old:    "\t\t\trec.inWork = n\n",
+	new:    "\t\t\trec.created, rec.inWork = true, n\n",
 	test:   "TestNumbersWithoutFilesHoldUpNoStream",
 }, {
 	breaks: "a stream that is switched on owes nothing of before",
@@ -260,7 +303,7 @@ var mutants = []mutant{{
 	test:   powerCut + "memory_full_over_a_rotation",
 }, {
 	breaks: "what fell out of memory splits no run",
-	file:   "nvr/store/stream.go",
+	file:   "nvr/store/ring.go",
 	old:    "st.shorten(rec, n, reasonSlowDisk)",
 	new:    "rec.cut(n)\n\t\trec.end(reasonSlowDisk)",
 	test:   powerCut + "memory_full_over_a_rotation",

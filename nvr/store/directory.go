@@ -41,6 +41,7 @@ type directory struct {
 
 	ending bool // the last steps
 	moved  bool // a step has left something to another file
+	more   bool // a step that succeeded has left something to the next
 
 	wake   chan chan struct{} // asks for a step now; answered when it is done
 	looked time.Time          // when garbage was last looked at
@@ -67,11 +68,16 @@ type directory struct {
 	room    room
 }
 
+// mostFails is after how many appends that failed a file is given up, as after
+// one sync that failed: those behind it wait.
+const mostFails = 10
+
 // writeFile is a sample file that is being written.
 type writeFile struct {
 	sampledir.File
 	written int64
 	synced  int64 // -1: it was cut since
+	fails   int   // appends, one after the other
 }
 
 // work is what one step has to write for one recording.
@@ -113,9 +119,9 @@ func (d *directory) run(ctx context.Context) {
 			}
 			return
 		case <-t.C:
-			d.step()
+			d.steps()
 		case done := <-d.wake:
-			d.step()
+			d.steps()
 			close(done)
 		}
 	}
@@ -127,7 +133,7 @@ func (d *directory) finish() {
 	d.ending = true
 	for range 3 {
 		d.moved = false
-		if d.step(); !d.moved && d.problem() == "" {
+		if d.steps(); !d.moved && d.problem() == "" {
 			break
 		}
 	}
@@ -145,7 +151,7 @@ func (d *directory) finish() {
 // files may hold more. One that holds again what another file holds already, and
 // not as much of it yet, is left for the next start to compare, with all behind it.
 func (st *Stream) giveUp() (cut []*recording) {
-	lost := st.diskCause()
+	lost, _ := st.diskCause()
 	reason := reasonDiskError
 	if lost.cause == DiskSlow {
 		reason = reasonSlowDisk
@@ -175,6 +181,13 @@ func (st *Stream) giveUp() (cut []*recording) {
 	return cut
 }
 
+// steps runs a step, and others as long as there is more than one takes.
+func (d *directory) steps() {
+	for d.step(); d.more; {
+		d.step()
+	}
+}
+
 // stepNow runs a step and waits for it.
 func (d *directory) stepNow(ctx context.Context) error {
 	done := make(chan struct{})
@@ -196,6 +209,7 @@ func (d *directory) stepNow(ctx context.Context) error {
 // step writes, syncs and collects once. The error state of the directory is
 // that of the last step.
 func (d *directory) step() {
+	d.more = false
 	if d.store.poisoned.Load() {
 		return
 	}
@@ -223,6 +237,7 @@ func (d *directory) step() {
 	d.working = time.Time{}
 	was := d.err
 	d.err = err
+	d.more = d.more && err == nil
 	if was != nil && err == nil {
 		d.well = time.Now()
 	}
@@ -284,10 +299,19 @@ func (d *directory) write(paused bool) error {
 		} else if err != nil {
 			behind = w.rec.st
 			fail(err)
-			if w.asFarAs(d.files[w.rec.id()]) {
+			f := d.files[w.rec.id()]
+			if f != nil && !diskFull(err) {
+				f.fails++
+			}
+			if f != nil && f.fails >= mostFails {
+				d.abandon(w, err) // the blocks it has may never take it
+			} else if w.asFarAs(f) {
 				written = append(written, w)
 			}
 		} else {
+			if f := d.files[w.rec.id()]; f != nil {
+				f.fails = 0
+			}
 			written = append(written, w)
 		}
 	}
@@ -329,10 +353,18 @@ func (d *directory) write(paused bool) error {
 	return failed
 }
 
+// leastWork is what a step takes of a stream in any case, bytes in memory.
+const leastWork = 1 << 20
+
 // take gives all units that the directory's streams have collected their place
-// in the files. waiting is why one of the streams is not asked now.
+// in the files. waiting is why one of the streams is not asked now. Of a stream
+// that has much, because its disk took nothing for a while, it takes a fourth of
+// what the memory has for each: when that is full, the rest can fall out of it,
+// and not what comes now.
 func (d *directory) take(paused bool) (jobs []*work, waiting error) {
-	for _, st := range d.store.streamsIn(d) {
+	s := d.store
+	for _, st := range s.streamsIn(d) {
+		room := max(leastWork, s.cfg.RingBytes/(4*max(1, s.streams.Load())))
 		st.mu.Lock()
 		if st.syncFails > 0 && time.Now().Before(st.syncAgain) && !d.ending {
 			waiting = st.syncErr
@@ -356,10 +388,22 @@ func (d *directory) take(paused bool) (jobs []*work, waiting error) {
 			if rec.durable == len(rec.taken) && !last {
 				continue
 			}
-			rec.inWork = len(rec.taken)
+			n, size := rec.durable, rec.size
+			for ; n < len(rec.taken) && room > 0; n++ {
+				room -= rec.taken[n].cost
+			}
+			whole := n == len(rec.taken)
+			if !whole {
+				size = rec.taken[n].pos
+			}
+			rec.inWork = n
 			jobs = append(jobs, &work{
-				rec: rec, fragments: rec.taken[rec.durable:], upTo: len(rec.taken), size: rec.size, last: last,
+				rec: rec, fragments: rec.taken[rec.durable:n], upTo: n, size: size, last: last && whole,
 			})
+			if !whole {
+				d.more = true
+				break
+			}
 			if st.syncFails > 0 && !d.ending {
 				break // one file shows whether the disk syncs again
 			}
@@ -529,7 +573,7 @@ func (d *directory) settle(w *work) {
 	}
 }
 
-// abandon ends a recording whose file failed to sync. The bytes behind what is
+// abandon ends a recording whose file failed to sync, or takes nothing. The bytes behind what is
 // durable may be lost though a second sync would report success (reliability.md
 // finding 1), so there is none: they are written again, to another file.
 func (d *directory) abandon(w *work, err error) {
@@ -560,9 +604,9 @@ func (d *directory) abandon(w *work, err error) {
 	args := []any{"camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", shorten(err.Error())}
 	if next != nil {
 		d.moved = true
-		d.detail(slog.LevelError, "sample file did not sync; what is not durable is written to another", append(args, "again", next.no)...)
+		d.detail(slog.LevelError, "sample file is given up; what is not durable is written to another", append(args, "again", next.no)...)
 	} else {
-		d.detail(slog.LevelError, "sample file did not sync; its unsynced end is lost", args...)
+		d.detail(slog.LevelError, "sample file is given up; its end that is not durable is lost", args...)
 	}
 	if next != nil {
 		if f := d.files[rec.id()]; f != nil {

@@ -172,7 +172,7 @@ func TestFullDiskGivesUpTheOldestThenPausesThenGoesOn(t *testing.T) {
 				t.Fatal(err)
 			}
 			causes := explained(t, st, from, media.TimeOf(time.Now()), media.Second/4)
-			if full := causes[DiskFull]; full < 2*media.Minute || full > back.Sub(lost) {
+			if full := causes[DiskFull]; full < 90*media.Second || full > back.Sub(lost) {
 				t.Errorf("of %v on a full disk %v are accounted for so: %v", back.Sub(lost), full, causes)
 			}
 		}
