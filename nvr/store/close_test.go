@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ func TestCloseWritesWhatMemoryHolds(t *testing.T) {
 		last func(t *testing.T, disk *sampledirtest.Dir) // before it is told to stop
 		all  bool                                        // of it is kept
 		lost Cause
+		ills time.Duration // that it is ill; 0: 30 s
 	}{
 		{name: "a pause, and there is room for it",
 			ill:  func(t *testing.T, disk *sampledirtest.Dir) { disk.Fill(64 * mb) },
@@ -33,7 +35,8 @@ func TestCloseWritesWhatMemoryHolds(t *testing.T) {
 			ill:  func(t *testing.T, disk *sampledirtest.Dir) { disk.Fail(sampledirtest.Append, 1, -1, syscall.EIO) },
 			last: func(t *testing.T, disk *sampledirtest.Dir) { disk.Fail(sampledirtest.Append, 1, 2, syscall.EIO) }, all: true},
 		{name: "an error",
-			ill: func(t *testing.T, disk *sampledirtest.Dir) { disk.Fail(sampledirtest.Append, 1, -1, syscall.EIO) }, lost: DiskError},
+			ill:  func(t *testing.T, disk *sampledirtest.Dir) { disk.Fail(sampledirtest.Append, 1, -1, syscall.EIO) },
+			lost: DiskError, ills: 8 * time.Second}, // no file is given up
 		{name: "no file is begun",
 			ill:  func(t *testing.T, disk *sampledirtest.Dir) { disk.Fail(sampledirtest.Create, 1, -1, syscall.EIO) },
 			lost: DiskError},
@@ -51,7 +54,8 @@ func TestCloseWritesWhatMemoryHolds(t *testing.T) {
 					f = &feed{run: st.Begin(nil), n: f.n, dts: f.dts, step: f.step, gop: f.gop, size: f.size}
 				}
 				tt.ill(t, disk)
-				f.play(t, 30*time.Second)
+				ill := cmp.Or(tt.ills, 30*time.Second)
+				f.play(t, ill)
 				if st.Info().DirError == "" {
 					t.Fatal("the disk is well")
 				}
@@ -80,8 +84,8 @@ func TestCloseWritesWhatMemoryHolds(t *testing.T) {
 					t.Errorf("%d pictures of %d are kept", n, f.n)
 				}
 				causes := explained(t, st, max(began, recs[0].Start), media.TimeOf(time.Now()), media.Second/4)
-				if d := causes[tt.lost]; !tt.all && (d < 28*media.Second || d > 33*media.Second) {
-					t.Errorf("of 30 s that were lost %v are accounted for as %s: %v", d, tt.lost, causes)
+				if d := causes[tt.lost]; !tt.all && (d.Std() < ill-2*time.Second || d.Std() > ill+3*time.Second) {
+					t.Errorf("of %v that were lost %v are accounted for as %s: %v", ill, d, tt.lost, causes)
 				}
 				if down := causes[RecorderDown]; down < 59*media.Second || down > 61*media.Second || tt.all && len(causes) > 1 {
 					t.Errorf("of a minute in which it was down, gaps are %v", causes)

@@ -133,7 +133,7 @@ func (d *directory) finish() {
 	d.ending = true
 	for range 3 {
 		d.moved = false
-		if d.steps(); !d.moved && d.problem() == "" {
+		if d.steps(); !d.moved && !d.holds() {
 			break
 		}
 	}
@@ -144,6 +144,15 @@ func (d *directory) finish() {
 			}
 		}
 	}
+}
+
+// holds reports whether memory holds what the disk has not taken.
+func (d *directory) holds() bool {
+	return slices.ContainsFunc(d.store.streamsIn(d), func(st *Stream) bool {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		return st.unsyncedBytes > 0
+	})
 }
 
 // giveUp ends the recordings of a stream where they are durable, for the last
