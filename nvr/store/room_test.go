@@ -296,7 +296,7 @@ func TestGarbageOfBeforeGoesFirst(t *testing.T) {
 		}
 		time.Sleep(30 * time.Second)
 		n := len(list(t, st))
-		leave(t, disk, 4*mb)
+		leave(t, disk, 8*mb) // nothing has to go before the start
 		disk.Fail(sampledirtest.Unlink, 1, 100, syscall.EIO)
 		if err := b.s.DeleteCamera(t.Context(), old.uuid); err != nil {
 			t.Fatal(err)
