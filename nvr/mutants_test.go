@@ -206,7 +206,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "a run with a hole stays one",
 	file:   "nvr/store/adopt.go",
-	old:    "before != st.cumMedia ||",
+	old:    "before-a.off != st.cumMedia ||",
 	new:    "before < 0 ||",
 	test:   "TestRunWithAHoleIsTwoRuns",
 }, {

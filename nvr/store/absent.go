@@ -140,7 +140,7 @@ func (d *directory) adoptLate(ctx context.Context) error {
 			nextNo: st.nextNo, cumMedia: st.cumMedia, cumRuns: st.cumRuns, createdNo: st.createdNo,
 		}
 		st.mu.Unlock()
-		if err := d.store.adopt(ctx, found); err != nil {
+		if err := d.store.adoptFew(ctx, found); err != nil {
 			if errors.Is(err, ErrPoisoned) {
 				d.store.poison(err)
 			}
@@ -157,6 +157,9 @@ func (d *directory) adoptLate(ctx context.Context) error {
 		st.mu.Lock()
 		if !st.removing && !st.removed {
 			st.unusable, st.recent = found.unusable, append(st.recent, found.recent...) // behind what an earlier try adopted
+			if found.earlier != nil {
+				st.earlier = found.earlier
+			}
 			st.nextNo, st.cumMedia, st.cumRuns, st.createdNo = found.nextNo, found.cumMedia, found.cumRuns, found.createdNo
 			st.stays(found.recent)
 		}

@@ -94,6 +94,7 @@ func (d *directory) run(ctx context.Context) {
 	if !d.await(ctx) {
 		return
 	}
+	d.store.running.Go(func() { d.adoptEarlier(ctx) })
 	t := time.NewTicker(syncEvery)
 	defer t.Stop()
 	for {

@@ -333,7 +333,7 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 			}
 			for _, id := range ids[min(next, end):end] {
 				r.progress()
-				a, err := beginning(k.disk, id)
+				a, _, err := beginning(k.disk, id)
 				if err != nil || a.DatabaseUUID != r.uuid || a.OpenID <= last {
 					continue // adoption judges it
 				}
@@ -386,25 +386,24 @@ func (r *restorer) dropped(ctx context.Context, d *db.DB, st *db.Stream, dirID i
 	})
 }
 
-// beginning reads what a sample file says of itself.
-func beginning(disk *sampledir.Disk, id int64) (mp4.About, error) {
+// beginning reads what a sample file says of itself, and its size.
+func beginning(disk sampledir.Dir, id int64) (a mp4.About, size int64, err error) {
 	f, err := disk.Open(id)
 	if err != nil {
-		return mp4.About{}, err
+		return a, 0, err
 	}
 	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return mp4.About{}, err
+	if size, err = f.Size(); err != nil {
+		return a, 0, err
 	}
 	sf, err := mp4.ReadSampleFile(f, min(size, 64<<10))
 	if errors.Is(err, mp4.ErrNotSampleFile) && size > 64<<10 {
 		sf, err = mp4.ReadSampleFile(f, min(size, initBytes))
 	}
 	if err != nil {
-		return mp4.About{}, err
+		return a, size, err
 	}
-	return sf.About, nil
+	return sf.About, size, nil
 }
 
 // removeOldDamaged leaves the newest of the databases that were put aside, so

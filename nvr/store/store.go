@@ -74,6 +74,9 @@ type Config struct {
 	// bootID is what the kernel calls this boot, unless a test says so.
 	bootID string
 
+	// beside are the limits of adoption beside the recording, unless a test says so.
+	beside besideLimits
+
 	// noBallast spares tests that open thousands of stores its file.
 	noBallast bool
 
@@ -148,6 +151,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if cfg.openDir == nil {
 		cfg.openDir = func(path string) (sampledir.Dir, error) { return sampledir.OpenDisk(path) }
 	}
+	if cfg.beside == (besideLimits{}) {
+		cfg.beside = usualLimits
+	}
 	if cfg.openDB == nil {
 		cfg.openDB = db.Open
 	}
@@ -219,7 +225,8 @@ func (s *Store) start(d *directory) {
 }
 
 // load reads the configuration, opens the sample directories and adopts the
-// files that have no row yet. Its work grows with the number of streams.
+// files that have no row yet, where they are few. Its work grows with the number
+// of streams.
 func (s *Store) load(ctx context.Context) error {
 	state, err := s.db.State(ctx)
 	if err != nil {
@@ -246,7 +253,7 @@ func (s *Store) load(ctx context.Context) error {
 		if err := s.resume(ctx, st); err != nil {
 			return err
 		}
-		if err := s.adopt(ctx, st); err != nil {
+		if err := s.adoptFew(ctx, st); err != nil {
 			return err
 		}
 		st.stays(st.recent)
