@@ -164,7 +164,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "unflushed bytes count as zero",
 	file:   "nvr/store/flush.go",
-	old:    "over := st.fsBytes + sh.addSum.fsBytes - st.cfg.RetainBytes",
+	old:    "over := st.fsBytes + sh.addSum.fsBytes + sh.waits - st.cfg.RetainBytes",
 	new:    "over := st.fsBytes - st.cfg.RetainBytes",
 	test:   powerCut + "retention",
 }, {
@@ -425,7 +425,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "what is not committed yet takes no room",
 	file:   "nvr/store/flush.go",
-	old:    "over := st.fsBytes + sh.addSum.fsBytes - st.cfg.RetainBytes",
+	old:    "over := st.fsBytes + sh.addSum.fsBytes + sh.waits - st.cfg.RetainBytes",
 	new:    "over := st.fsBytes - st.cfg.RetainBytes",
 	test:   "TestDaysOfFaults",
 }, {

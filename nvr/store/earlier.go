@@ -56,10 +56,9 @@ type earlier struct {
 	media media.Duration
 	runs  int32
 
-	notes []note // that belong in front of what is adopted next
-	until media.Time
-	err   error     // why the next cannot be adopted
-	retry time.Time // when it is tried again
+	until media.Time // what is adopted ends
+	err   error      // why the next cannot be adopted
+	retry time.Time  // when it is tried again
 }
 
 // adoptFew adopts the files of before the start when they are few. Otherwise the
@@ -471,10 +470,6 @@ func (st *Stream) takeEarlier(a *earlierAdoption, recs []*recording) {
 		e.blocks -= a.sizes[rec.no]
 	}
 	st.recent = slices.Insert(slices.Clone(st.recent), at, recs...)
-	if len(recs) > 0 {
-		recs[0].before = append(e.notes, recs[0].before...)
-		e.notes = nil
-	}
 	st.stays(recs)
 	if e.next = a.from; e.next < e.end {
 		return
@@ -493,22 +488,8 @@ func (st *Stream) takeEarlier(a *earlierAdoption, recs []*recording) {
 		st.gop[i].PrevRuns += runs
 	}
 	st.earlier = nil
-	st.precede(e.notes)
 	if len(st.ledger.notes) > 0 {
 		st.planGaps()
-	}
-}
-
-// precede puts notes in front of what comes next.
-func (st *Stream) precede(notes []note) {
-	switch e := st.earlier; {
-	case len(notes) == 0:
-	case e != nil && (len(st.recent) == 0 || st.recent[0].no >= e.end):
-		e.notes = append(notes, e.notes...)
-	case len(st.recent) > 0:
-		st.recent[0].before = append(notes, st.recent[0].before...)
-	default:
-		st.ledger.notes = append(notes, st.ledger.notes...)
 	}
 }
 

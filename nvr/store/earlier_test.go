@@ -260,3 +260,210 @@ func TestAdoptedLaterIsAdoptedTheSame(t *testing.T) {
 		}
 	})
 }
+
+// left is what a recorder leaves that was killed after so many short runs of each
+// of two cameras, when nothing of them was committed; of back half is.
+func left(t *testing.T, runs int) (disk sampledirtest.State, files *dbFiles, at time.Time, began media.Time) {
+	l := bear(t, sampledirtest.State{}, nil, time.Time{})
+	l.mustOpen()
+	began = media.TimeOf(l.now())
+	var both sync.WaitGroup
+	for _, name := range []string{"front", "back"} {
+		st := l.put(settings(name, plenty, 3600, false)).Stream("main")
+		both.Go(func() {
+			f := l.runs(st, runs/2)
+			if name == "back" {
+				time.Sleep(2 * time.Second)
+				if err := l.s.Load().flush(t.Context(), "by hand"); err != nil {
+					t.Error(err)
+				}
+				f = l.play(st, (f.n+14)/5*5)
+			}
+			for range runs - runs/2 {
+				f.play(l, 700*time.Millisecond)
+				f = l.next(f, "camera closed")
+			}
+		})
+	}
+	both.Wait()
+	time.Sleep(2 * time.Second)
+	at = l.now()
+	disk, files = l.dead()
+	return disk, files, at, began
+}
+
+// A camera that is deleted while its files of before the start are adopted is
+// gone, with all of its files; the other ones come in.
+func TestCameraIsDeletedWhileItsFilesAreAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 60)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 4, 200*time.Millisecond)
+		l.mustOpen()
+		ctx, stop := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		for _, st := range l.s.Load().allStreams() {
+			asking.Go(func() { // all that may be asked meanwhile
+				for ctx.Err() == nil {
+					st.Info()
+					n := 0
+					err := st.List(ctx, 0, 1<<60, func(*RecordingInfo) error { n++; return nil })
+					if err == nil {
+						err = st.Gaps(ctx, 0, 1<<60, func(*Gap) error { return nil })
+					}
+					if err == nil {
+						err = st.Spans(ctx, 0, 1<<60, func(*Span) error { return nil })
+					}
+					if err == nil && n > 0 {
+						_, err = st.Days(ctx)
+					}
+					if err != nil && ctx.Err() == nil {
+						t.Error(err)
+					}
+					time.Sleep(130 * time.Millisecond)
+				}
+			})
+		}
+		front, back := l.camera("front"), l.camera("back")
+		f, g := l.play(front.Stream("main"), 500_000), l.play(back.Stream("main"), 500_000)
+		f.play(l, 1100*time.Millisecond)
+		g.play(l, 1100*time.Millisecond)
+		if n := front.Stream("main").Info().ToAdopt; n == 0 || n == 60 {
+			t.Errorf("%d files are left", n)
+		}
+		l.deleteCamera(front)
+		g.play(l, 2*time.Second)
+		f.run.End("test")
+		g.run.End("test")
+		adopted(t, l.s.Load())
+		stop()
+		asking.Wait()
+		time.Sleep(time.Minute) // the files go by and by
+		for id := range l.disk.Content().Files {
+			if id>>32 == int64(front.Stream("main").id) {
+				t.Errorf("file %s is left", idString(id))
+			}
+		}
+		if n := len(list(t, back.Stream("main"))); n < 61 {
+			t.Errorf("%d recordings of the other camera", n)
+		}
+		l.finish()
+	})
+}
+
+// A file that cannot be read holds up the rows of those behind it, and not the
+// recording, until too many wait in memory.
+func TestFileThatCannotBeReadHoldsUpNoRecording(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, began := left(t, 40)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 4, 200*time.Millisecond)
+		l.mustOpen()
+		st := l.main("front")
+		f := l.play(st, 500_000)
+		f.play(l, 3*time.Second)
+		some := st.Info().ToAdopt
+		if some == 0 || some >= 40 {
+			t.Errorf("%d files are left", some)
+		}
+		l.disk.Fail(sampledirtest.Recover, 1, 1<<30, syscall.EIO)
+		var err error
+		for n := 0; err == nil && n < 2*mostWaiting; n++ {
+			f = l.next(f, "camera closed")
+			err = f.one()
+			time.Sleep(2 * time.Second)
+		}
+		in := st.Info()
+		if err == nil || !strings.Contains(err.Error(), "cannot be adopted") || in.Unflushed < mostWaiting || in.Unflushed > mostWaiting+100 {
+			t.Errorf("with %d recordings in memory: %v", in.Unflushed, err)
+		}
+		if st.Unavailable() == nil {
+			t.Error("the stream is not said to be unusable")
+		}
+		if in.ToAdopt == 0 || in.ToAdopt > some {
+			t.Errorf("%d files are left", in.ToAdopt)
+		}
+		l.disk.Heal()
+		f.run.End("test")
+		st.Wait(DiskError, "test")
+		time.Sleep(2 * earlierRetry)
+		adopted(t, l.s.Load())
+		if err := st.Unavailable(); err != nil {
+			t.Errorf("when all is adopted, the stream is %v", err)
+		}
+		time.Sleep(2 * time.Hour)
+		explained(t, st, began, media.TimeOf(l.now()), media.Second/2)
+		l.finish()
+	})
+}
+
+// A clock that is set during it moves what was recorded since the start, and
+// nothing of before.
+func TestClockIsSetWhileFilesAreAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, began := left(t, 40)
+		l := bear(t, disk, files, clockUnset.Std())
+		l.unset = true
+		l.hook = limits(1, 4, 200*time.Millisecond)
+		l.mustOpen()
+		st := l.main("front")
+		f := l.play(st, 500_000)
+		f.play(l, 3300*time.Millisecond)
+		if n := st.Info().ToAdopt; n == 0 {
+			t.Error("nothing is left to be adopted")
+		}
+		l.stepped.Store(int64(-l.shift) + int64(at.Add(time.Minute).Sub(time.Now())))
+		f.play(l, 3300*time.Millisecond)
+		if n := st.Info().ToAdopt; n == 0 {
+			t.Error("nothing is left to be adopted")
+		}
+		f.play(l, 10*time.Second)
+		f.run.End("test")
+		st.Wait(CameraEnded, "test")
+		adopted(t, l.s.Load())
+		time.Sleep(2 * time.Hour)
+		explained(t, st, began, media.TimeOf(l.now()), media.Second/2)
+		l.survey()
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What waits to be adopted counts against the limit of its stream, and so does
+// what waits behind it: the oldest goes at once.
+func TestFilesNotAdoptedCountAgainstTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 80)
+		limit := int64(0)
+		for id, b := range disk.Files {
+			if id>>32 == 2 {
+				limit += (int64(len(b)) + sampledirtest.BlockSize - 1) / sampledirtest.BlockSize * sampledirtest.BlockSize
+			}
+		}
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 4, time.Second)
+		l.mustOpen()
+		st := l.put(settings("back", limit, 3600, false)).Stream("main")
+		if st.id != 2 || st.Info().ToAdopt == 0 {
+			t.Fatal("it is the other stream")
+		}
+		f := l.play(st, 500_000)
+		for st.Info().ToAdopt > 0 {
+			f.play(l, 1300*time.Millisecond)
+			f = l.next(f, "camera closed")
+			time.Sleep(2500 * time.Millisecond) // a commit, and files go
+			sum := int64(0)
+			for id, b := range l.disk.Content().Files {
+				if id>>32 == 2 {
+					sum += (int64(len(b)) + sampledirtest.BlockSize - 1) / sampledirtest.BlockSize * sampledirtest.BlockSize
+				}
+			}
+			if n := st.Info().ToAdopt; n > 0 && sum > limit+6*sampledirtest.BlockSize {
+				t.Errorf("%d bytes are on the disk, the limit is %d; %d files are to be adopted", sum, limit, n)
+			}
+		}
+		f.run.End("test")
+		l.finish()
+	})
+}

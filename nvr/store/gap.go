@@ -343,7 +343,14 @@ func (st *Stream) accounted(a *account) {
 	if !l.owed && l.until >= l.owedUntil {
 		l.owedUntil = 0
 	}
-	st.precede(a.notes) // what was lost at the end
+	if len(a.notes) > 0 && st.earlier == nil { // what is adopted says for itself what is before it
+		// What was lost at the end belongs to what comes next.
+		if len(st.recent) > 0 {
+			st.recent[0].before = append(a.notes, st.recent[0].before...)
+		} else {
+			l.notes = append(a.notes, l.notes...)
+		}
+	}
 	for len(l.notes) > 1 && l.notes[1].at <= l.until {
 		l.notes = l.notes[1:]
 	}
