@@ -467,3 +467,40 @@ func TestFilesNotAdoptedCountAgainstTheLimit(t *testing.T) {
 		l.finish()
 	})
 }
+
+// What is recorded beside adoption counts on from more than there turns out to
+// be. A run of it is one run all the same for who adopts it after a kill, and
+// what was torn before it does not matter either.
+func TestRunRecordedBesideAdoptionStaysOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 240)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 4, time.Second)
+		l.mustOpen()
+		f := l.play(l.main("front"), 500_000)
+		f.play(l, 150*time.Second)
+		if n := l.main("front").Info().ToAdopt; n == 0 {
+			t.Error("all files are adopted")
+		}
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+		disk, files = l.dead()
+		l = bear(t, disk, files, l.now())
+		l.mustOpen()
+		adopted(t, l.s.Load())
+		recs := list(t, l.main("front"))
+		n := 0
+		for _, r := range recs {
+			if r.No >= 240 {
+				if int(r.RunOffset) != n {
+					t.Errorf("recording %d is number %d of its run, want %d", r.No, r.RunOffset, n)
+				}
+				n++
+			}
+		}
+		if n < 3 {
+			t.Errorf("the run has %d recordings", n)
+		}
+		l.finish()
+	})
+}
