@@ -222,6 +222,12 @@ var mutants = []mutant{{
 	new:    "before != st.cumMedia ||",
 	test:   "TestRunRecordedBesideAdoptionStaysOne",
 }, {
+	breaks: "a restore reads every file before anything is recorded",
+	file:   "nvr/store/restore.go",
+	old:    "return b.OpenID >= a.OpenID",
+	new:    "return b.OpenID > a.OpenID",
+	test:   "TestRestoreReadsTheLastFileOfEachOpen",
+}, {
 	breaks: "unflushed bytes count as zero",
 	file:   "nvr/store/flush.go",
 	old:    "over := st.fsBytes + sh.addSum.fsBytes + sh.waits - st.cfg.RetainBytes",

@@ -40,8 +40,8 @@ const (
 	earlierReport = time.Minute      // how often the log says how far it has come
 	earlierRetry  = time.Minute      // after a file that could not be read
 
-	// mostWaiting recordings of a stream may wait for their rows in memory, 20 kB
-	// each. With half of them reading is gentle no longer.
+	// mostWaiting recordings of a stream may wait for their rows in memory, some
+	// 30 kB each. With half of them reading is gentle no longer.
 	mostWaiting = 500
 )
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/nvr/media"
+	"holdfast/nvr/mp4"
 	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
@@ -500,6 +501,56 @@ func TestRunRecordedBesideAdoptionStaysOne(t *testing.T) {
 		}
 		if n < 3 {
 			t.Errorf("the run has %d recordings", n)
+		}
+		l.finish()
+	})
+}
+
+// Of the files that came after a copy of the database, a restore reads a few: the
+// last of each open knows best when it began.
+func TestRestoreReadsTheLastFileOfEachOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := bear(t, sampledirtest.State{}, nil, time.Time{})
+		l.mustOpen()
+		l.put(settings("front", plenty, 3600, false))
+		for i := range 5 {
+			f := l.play(l.main("front"), 10_000*i)
+			for range 30 * i {
+				f.play(l, 700*time.Millisecond)
+				f = l.next(f, "camera closed")
+			}
+			time.Sleep(2 * time.Second)
+			l.restart()
+		}
+		content := l.disk.Content()
+		for id := range content.Files {
+			if no := int32(id); no%7 == 0 || no > 290 && no < 295 {
+				content.Files[id] = content.Files[id][:20]
+			}
+		}
+		ids := slices.Sorted(maps.Keys(content.Files))
+		disk := sampledirtest.New(content)
+		uuid := l.s.Load().UUID()
+		want := make(map[int32]int32) // number of the last file, by open
+		for _, id := range ids {
+			if a, _, err := beginning(disk, id); err == nil {
+				want[a.OpenID] = a.RecordingNo
+			}
+		}
+		for behind := range int32(6) {
+			got, reads := make(map[int32]int32), 0
+			newestOfOpens(disk, ids, uuid, behind, func() { reads++ }, func(a *mp4.About) { got[a.OpenID] = a.RecordingNo })
+			for open := range want {
+				if open > behind && got[open] != want[open] || open <= behind && got[open] != 0 {
+					t.Errorf("behind open %d: the last of %d is %d, want %d", behind, open, got[open], want[open])
+				}
+			}
+			if reads > 80 {
+				t.Errorf("%d of %d files were read", reads, len(ids))
+			}
+		}
+		if len(want) != 4 || len(ids) < 300 {
+			t.Errorf("%d files under %d opens", len(ids), len(want))
 		}
 		l.finish()
 	})
