@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -34,11 +35,18 @@ type directory struct {
 
 	files map[int64]*writeFile // open for writing, by recording
 
+	ends      int       // how often in a row its sync ended the process
+	notBefore time.Time // it is not tried
+	began     time.Time // when its goroutine first had it to write to
+
 	ending bool // the last steps
 	moved  bool // a step has left something to another file
 
 	wake   chan chan struct{} // asks for a step now; answered when it is done
 	looked time.Time          // when garbage was last looked at
+
+	spell    spell     // of trouble, as the log has it
+	saidLost time.Time // when it last said what fell out of memory
 
 	mu sync.Mutex // a leaf: nothing is called under it
 
@@ -49,7 +57,6 @@ type directory struct {
 	dir         sampledir.Dir
 
 	err     error               // of the step that fails now
-	since   time.Time           // when it began to fail
 	working time.Time           // since when a step is under way; zero between steps
 	garbage []int64             // to unlink; their garbage rows are committed
 	gone    []int64             // unlinked durably; their rows can go
@@ -94,6 +101,7 @@ func (d *directory) run(ctx context.Context) {
 	if !d.await(ctx) {
 		return
 	}
+	d.began = time.Now()
 	d.store.running.Go(func() { d.adoptEarlier(ctx) })
 	t := time.NewTicker(syncEvery)
 	defer t.Stop()
@@ -114,16 +122,58 @@ func (d *directory) run(ctx context.Context) {
 	}
 }
 
-// finish runs the last steps: one, and more while a file does not sync and
-// there is another to write.
+// finish runs the last steps: one, and more while something fails. What the disk
+// has not taken then goes with the memory.
 func (d *directory) finish() {
 	d.ending = true
 	for range 3 {
 		d.moved = false
-		if d.step(); !d.moved {
-			return
+		if d.step(); !d.moved && d.problem() == "" {
+			break
 		}
 	}
+	if !d.store.poisoned.Load() {
+		for _, st := range d.store.streamsIn(d) {
+			for _, rec := range st.giveUp() {
+				d.cutOff(rec, rec.size)
+			}
+		}
+	}
+}
+
+// giveUp ends the recordings of a stream where they are durable, for the last
+// flush, and notes what kept the rest from the disk: a gap. It returns those whose
+// files may hold more. One that holds again what another file holds already, and
+// not as much of it yet, is left for the next start to compare, with all behind it.
+func (st *Stream) giveUp() (cut []*recording) {
+	lost := st.diskCause()
+	reason := reasonDiskError
+	if lost.cause == DiskSlow {
+		reason = reasonSlowDisk
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, rec := range slices.Clone(st.recent) {
+		if rec.settled || rec.broken { // a broken one waits for the one that was made for it
+			continue
+		}
+		if !rec.sealed || rec.durable < rec.promised {
+			break
+		}
+		if rec.durable < len(rec.taken) || len(rec.pending)+len(rec.pendingAudio) > 0 {
+			frames := rec.video.Samples
+			st.shorten(rec, rec.durable, reason)
+			st.lostFrames += frames - rec.video.Samples
+			rec.lost = lost
+			rec.lost.at = rec.start
+		}
+		st.settled(rec)
+		cut = append(cut, rec)
+	}
+	if len(cut) > 0 && len(st.notes) == 0 {
+		st.notes = []note{{st.store.wall(), RecorderDown, ""}} // up to here it was the disk
+	}
+	return cut
 }
 
 // stepNow runs a step and waits for it.
@@ -160,7 +210,7 @@ func (d *directory) step() {
 		err = nil
 	}
 	if err == nil {
-		if err = d.look(); err == nil {
+		if err = d.look(); err == nil || d.ending && d.fits() {
 			err = d.write(false)
 		} else if werr := d.write(true); werr != nil {
 			err = werr
@@ -173,29 +223,21 @@ func (d *directory) step() {
 	d.mu.Lock()
 	d.working = time.Time{}
 	was := d.err
-	if was == nil && err != nil {
-		d.since = time.Now()
-	}
 	d.err = err
 	if was != nil && err == nil {
 		d.well = time.Now()
 	}
-	since := d.since
 	d.mu.Unlock()
-	if err == nil {
-		d.reportLost()
-	}
 	d.lookAtGarbage()
-	switch {
-	case err != nil && (was == nil || was.Error() != err.Error()):
-		d.store.log.Error("sample directory does not take writes; trying again every second", "dir", d.path, "err", err)
-	case err == nil && was != nil:
-		d.store.log.Info("sample directory takes writes again", "dir", d.path, "after", time.Since(since).Round(time.Second))
-	}
+	d.report(err)
 }
 
 // reportLost says what fell out of memory while the disk took nothing.
 func (d *directory) reportLost() {
+	if time.Since(d.saidLost) < spellOver {
+		return
+	}
+	d.saidLost = time.Now()
 	for _, st := range d.store.streamsIn(d) {
 		st.mu.Lock()
 		lost := st.lostFrames
@@ -243,6 +285,9 @@ func (d *directory) write(paused bool) error {
 		} else if err != nil {
 			behind = w.rec.st
 			fail(err)
+			if w.asFarAs(d.files[w.rec.id()]) {
+				written = append(written, w)
+			}
 		} else {
 			written = append(written, w)
 		}
@@ -272,8 +317,7 @@ func (d *directory) write(paused bool) error {
 		good = append(good, w)
 	}
 	if entries {
-		if err := d.dir.Sync(); err != nil {
-			d.store.poison(err)
+		if err := d.sync(); err != nil {
 			return err
 		}
 	}
@@ -359,6 +403,17 @@ func (w *work) begin() bool {
 	}
 	rec.created = rec.created || w.upTo > 0
 	return true
+}
+
+// asFarAs makes it the work of a step to make durable what a file took before it
+// failed. It reports whether that is anything.
+func (w *work) asFarAs(f *writeFile) bool {
+	n := 0
+	for f != nil && n < len(w.fragments) && w.fragments[n].pos+w.fragments[n].size <= f.written {
+		n++
+	}
+	w.upTo, w.last = w.upTo-len(w.fragments)+n, false
+	return n > 0
 }
 
 // append brings the file of a recording up to its last fragment, from the
@@ -486,10 +541,7 @@ func (d *directory) abandon(w *work, err error) {
 		d.cutOff(rec, 0) // the next start would read it from the page cache, and sync it again
 		return
 	}
-	durable := rec.size
-	if rec.durable < len(rec.taken) {
-		durable = rec.taken[rec.durable].pos
-	}
+	durable := rec.durableSize()
 	frames := rec.video.Samples
 	st.backOff(err)
 	next := st.rewrite(rec, err)
@@ -506,12 +558,12 @@ func (d *directory) abandon(w *work, err error) {
 		}
 	}
 	st.mu.Unlock()
-	log := d.store.log.With("camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", err)
+	args := []any{"camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", shorten(err.Error())}
 	if next != nil {
 		d.moved = true
-		log.Error("sample file did not sync; what is not durable is written to another", "again", next.no)
+		d.detail(slog.LevelError, "sample file did not sync; what is not durable is written to another", append(args, "again", next.no)...)
 	} else {
-		log.Error("sample file did not sync; its unsynced end is lost")
+		d.detail(slog.LevelError, "sample file did not sync; its unsynced end is lost", args...)
 	}
 	if next != nil {
 		if f := d.files[rec.id()]; f != nil {
@@ -533,14 +585,14 @@ func (d *directory) cutOff(rec *recording, size int64) {
 
 func (d *directory) truncate(rec *recording, f *writeFile, size int64) {
 	if err := f.Truncate(size); err != nil {
-		d.store.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+		d.detail(slog.LevelWarn, "sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", shorten(err.Error()))
 	}
 }
 
 func (d *directory) close(id int64) {
 	if f := d.files[id]; f != nil {
 		if err := f.Close(); err != nil {
-			d.store.log.Warn("close sample file", "recording", idString(id), "err", err)
+			d.detail(slog.LevelWarn, "close sample file", "recording", idString(id), "err", shorten(err.Error()))
 		}
 		delete(d.files, id)
 	}
@@ -569,8 +621,7 @@ func (d *directory) collect() error {
 		done = append(done, id)
 	}
 	if len(done) > 0 {
-		if err := d.dir.Sync(); err != nil {
-			d.store.poison(err)
+		if err := d.sync(); err != nil {
 			return err
 		}
 	}

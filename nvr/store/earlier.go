@@ -39,6 +39,7 @@ const (
 	earlierFlush  = 30 * time.Second // what is adopted waits no longer for its row, about
 	earlierReport = time.Minute      // how often the log says how far it has come
 	earlierRetry  = time.Minute      // after a file that could not be read
+	forGood       = 100 * 365 * 24 * time.Hour
 
 	// mostWaiting recordings of a stream may wait for their rows in memory, some
 	// 30 kB each. With half of them reading is gentle no longer.
@@ -72,7 +73,7 @@ func (s *Store) adoptFew(ctx context.Context, st *Stream) error {
 	if !many {
 		return s.adopt(ctx, st)
 	}
-	e := &earlier{next: st.nextNo, end: end, until: st.last}
+	e := &earlier{next: st.nextNo, end: end}
 	e.media, e.runs = s.upTo(st, end)
 	st.earlier = e
 	st.nextNo, st.createdNo, st.cumMedia, st.cumRuns = end, end-1, e.media, e.runs
@@ -214,10 +215,6 @@ func (d *directory) adoptEarlier(ctx context.Context) {
 		}
 		files, fresh = files+n, fresh+n
 		st.earlierTried(err)
-		if errors.Is(err, ErrPoisoned) {
-			s.poison(err)
-			return
-		}
 		if fresh >= s.cfg.beside.rows || fresh > 0 && time.Since(flushed) >= earlierFlush {
 			flush()
 		}
@@ -306,6 +303,10 @@ func (st *Stream) earlierTried(err error) {
 	if e.err = err; err != nil {
 		e.retry = time.Now().Add(earlierRetry)
 	}
+	if errors.Is(err, sampledir.ErrUnsynced) {
+		// A second sync proves nothing: that is for the next process.
+		e.retry = time.Now().Add(forGood)
+	}
 	n := st.waiting()
 	if n < mostWaiting {
 		st.unusable = nil
@@ -313,6 +314,9 @@ func (st *Stream) earlierTried(err error) {
 		st.unusable = fmt.Errorf("%d recordings wait for their rows: a file of before the start cannot be adopted: %w", n, err)
 	}
 	st.mu.Unlock()
+	if errors.Is(err, sampledir.ErrUnsynced) && !st.store.poisoned.Load() {
+		st.store.doubts(err)
+	}
 	if err != nil && (was == nil || was.Error() != err.Error()) {
 		st.store.log.Error("a file of before the start cannot be adopted; trying again every minute", "camera", st.name, "stream", st.typ, "err", err)
 	}
@@ -397,12 +401,10 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 	end := st.earlier.end
 	// It stands for the stream meanwhile, and its directory for the one that may
 	// be opened anew when its disk was away.
-	found := &Stream{
-		store: s, id: st.id, typ: st.typ, uuid: st.uuid, name: st.name, cfg: st.cfg,
-		dir:    &directory{store: s, id: d.id, path: d.path, blockSize: d.blockSize, dir: disk},
-		nextNo: a.from, cumMedia: a.media, cumRuns: a.runs,
-	}
+	found := st.found()
 	st.mu.Unlock()
+	found.dir = &directory{store: s, id: d.id, path: d.path, blockSize: d.blockSize, dir: disk}
+	found.nextNo, found.cumMedia, found.cumRuns = a.from, a.media, a.runs
 	if err := a.look(ctx, d, disk, end); err != nil {
 		return 0, err
 	}
@@ -431,6 +433,7 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 	if len(recs) > 0 {
 		part.link()
 		if err := part.sync(); err != nil {
+			d.failed(err) // it is recorded to
 			return 0, err
 		}
 	}

@@ -51,6 +51,14 @@ func (rec *recording) given() int {
 	return max(rec.durable, rec.inWork, min(rec.promised, len(rec.taken)))
 }
 
+// durableSize is how long the durable part of the file is, in bytes.
+func (rec *recording) durableSize() int64 {
+	if rec.durable < len(rec.taken) {
+		return rec.taken[rec.durable].pos
+	}
+	return rec.size
+}
+
 // startsGroup reports whether a fragment begins with a key frame.
 func (f *fragment) startsGroup() bool { return len(f.Video) > 0 && f.Video[0].Key }
 

@@ -170,7 +170,7 @@ func (k *soak) open() {
 	k.Helper()
 	s, err := Open(k.Context(), Config{
 		Dir: k.data, Now: k.now, RingBytes: 12 << 10,
-		Log: slog.New(slog.NewTextHandler(&k.log, nil)),
+		Log: slog.New(slog.NewTextHandler(&k.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		openDir: func(path string) (sampledir.Dir, error) {
 			if filepath.Base(path) == k.missing {
 				return nil, fmt.Errorf("open sample directory %s: %w", path, syscall.ENOENT)
