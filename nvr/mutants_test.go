@@ -259,6 +259,12 @@ var mutants = []mutant{{
 	new:    "before != st.cumMedia ||",
 	test:   "TestRunRecordedBesideAdoptionStaysOne",
 }, {
+	breaks: "an adopted file is synced again in the same process",
+	file:   "nvr/store/earlier.go",
+	old:    "e.retry = time.Now().Add(forGood)",
+	new:    "_ = forGood",
+	test:   "TestAdoptedFileThatDoesNotSyncIsForTheNextProcess",
+}, {
 	breaks: "a restore reads every file before anything is recorded",
 	file:   "nvr/store/restore.go",
 	old:    "return b.OpenID >= a.OpenID",

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -552,6 +553,52 @@ func TestRestoreReadsTheLastFileOfEachOpen(t *testing.T) {
 		if len(want) != 4 || len(ids) < 300 {
 			t.Errorf("%d files under %d opens", len(ids), len(want))
 		}
+		l.finish()
+	})
+}
+
+// A file whose sync fails when it is adopted is not synced again: its stream is
+// recorded, and the next process, which is asked for, looks at the file.
+func TestAdoptedFileThatDoesNotSyncIsForTheNextProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 40)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 4, 200*time.Millisecond)
+		l.mustOpen()
+		time.Sleep(2 * time.Second)
+		l.disk.Fail(sampledirtest.Sync, 1, 1, syscall.EIO)
+		var st *Stream
+		for st == nil {
+			time.Sleep(time.Second)
+			for _, s := range l.s.Load().allStreams() {
+				s.mu.Lock()
+				if e := s.earlier; e != nil && e.err != nil {
+					st = s
+				}
+				s.mu.Unlock()
+			}
+		}
+		n := st.Info().ToAdopt
+		f := l.play(st, 500_000)
+		f.play(l, 5*time.Minute)
+		f.run.End("test")
+		if in := st.Info(); n == 0 || in.ToAdopt != n || in.Unflushed < 5 {
+			t.Errorf("%d files are to be adopted, were %d; %d recordings wait", in.ToAdopt, n, in.Unflushed)
+		}
+		time.Sleep(endsPause)
+		select {
+		case <-l.s.Load().Again():
+		default:
+			t.Error("no other process is asked for")
+		}
+		if err := l.close(); !errors.Is(err, ErrPoisoned) {
+			t.Errorf("close: %v", err)
+		}
+		disk = l.disk.Content()
+		files = l.copyDB()
+		l = bear(t, disk, files, l.now())
+		l.mustOpen()
+		adopted(t, l.s.Load())
 		l.finish()
 	})
 }
