@@ -115,6 +115,7 @@ func (a *adoption) file(no int32) error {
 	if err != nil {
 		return err
 	}
+	rec.moved = len(rec.taken) == 0 // a file of nothing is no run
 	a.cuts = append(a.cuts, st.reconcile(rec)...)
 	last := a.last()
 	switch {

@@ -149,10 +149,16 @@ func (l *life) tables() map[string][]string {
 	out := make(map[string][]string)
 	f := &footage{T: l.T}
 	for table, columns := range map[string]string{
-		"recording": "*", "recording_integrity": "*", "recording_playback": "*", "span": "*", "gap": "*", "garbage": "*",
-		"stream": "cum_recordings, cum_media_duration_90k, cum_runs, total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k",
+		"recording": "*", "recording_integrity": "*", "span": "*", "gap": "*", "garbage": "*",
+		"stream": "cum_recordings, cum_media_duration_90k, cum_runs, total_recordings, total_wall_duration_90k",
+		"recording_playback JOIN recording USING (composite_id) WHERE open_id = 1": "video, offsets, audio, recording_playback.fragments",
 	} {
 		for _, row := range f.rows(l.path(""), "SELECT "+columns+" FROM "+table) {
+			if row["open_id"] == int64(2) {
+				// What goes before it is written in its file, as far as that is known.
+				delete(row, "file_bytes")
+				delete(row, "fs_bytes")
+			}
 			line := ""
 			for _, c := range slices.Sorted(maps.Keys(row)) {
 				line += fmt.Sprintf("%s=%v ", c, row[c])
