@@ -242,9 +242,81 @@ var mutants = []mutant{{
 	new:    "\tif len(done) < 0 {\n",
 	test:   powerCut + "retention",
 }, {
+	breaks: "what is recorded is committed before the files of before the start are adopted",
+	file:   "nvr/store/flush.go",
+	old:    "recs, sh.waits = e.ready(st)",
+	new:    "_, sh.waits = e.ready(st)",
+	test:   powerCut + "adoption_beside_the_recording",
+}, {
+	breaks: "files that hold each other again are adopted apart",
+	file:   "nvr/store/earlier.go",
+	old:    "return !slices.ContainsFunc(a.ties",
+	new:    "return true || !slices.ContainsFunc(a.ties",
+	test:   "TestAdoptedLaterIsAdoptedTheSame",
+}, {
+	breaks: "what was recorded beside adoption counts on from what was expected",
+	file:   "nvr/store/earlier.go",
+	old:    "\t\trec.prevMedia += media\n",
+	new:    "",
+	test:   "TestAdoptedLaterIsAdoptedTheSame",
+}, {
+	breaks: "a stream that waits for its files is idle",
+	file:   "nvr/store/gap.go",
+	old:    "st.earlier == nil && len(st.recent) == len(sh.recs)",
+	new:    "len(st.recent) == len(sh.recs)",
+	test:   "TestAdoptedLaterIsAdoptedTheSame",
+}, {
+	breaks: "files that are not adopted yet are a gap",
+	file:   "nvr/store/gap.go",
+	old:    "\t\t\ta.passEarlier()\n",
+	new:    "",
+	test:   "TestRecordingBeginsWhileThousandsOfFilesWait",
+}, {
+	breaks: "files that are not adopted yet take no room",
+	file:   "nvr/store/flush.go",
+	old:    "+ sh.waits - st.cfg.RetainBytes",
+	new:    "- st.cfg.RetainBytes",
+	test:   "TestFilesNotAdoptedCountAgainstTheLimit",
+}, {
+	breaks: "files of a deleted camera that are not adopted yet stay",
+	file:   "nvr/store/config.go",
+	old:    "for no := e.next; no < e.end; no++ {",
+	new:    "for no := e.end; no < e.end; no++ {",
+	test:   "TestCameraIsDeletedWhileItsFilesAreAdopted",
+}, {
+	breaks: "what another clock recorded moves when it is adopted beside the recording",
+	file:   "nvr/store/earlier.go",
+	old:    "\tst.stays(recs)\n",
+	new:    "",
+	test:   "TestClockIsSetWhileFilesAreAdopted",
+}, {
+	breaks: "memory holds whatever a file that cannot be read holds up",
+	file:   "nvr/store/run.go",
+	old:    "\t\treturn st.unusable\n",
+	new:    "",
+	test:   "TestFileThatCannotBeReadHoldsUpNoRecording",
+}, {
+	breaks: "a run ends where something before it was cut",
+	file:   "nvr/store/adopt.go",
+	old:    "before-a.off != st.cumMedia ||",
+	new:    "before != st.cumMedia ||",
+	test:   "TestRunRecordedBesideAdoptionStaysOne",
+}, {
+	breaks: "an adopted file is synced again in the same process",
+	file:   "nvr/store/earlier.go",
+	old:    "e.retry = time.Now().Add(forGood)",
+	new:    "_ = forGood",
+	test:   "TestAdoptedFileThatDoesNotSyncIsForTheNextProcess",
+}, {
+	breaks: "a restore reads every file before anything is recorded",
+	file:   "nvr/store/restore.go",
+	old:    "return b.OpenID >= a.OpenID",
+	new:    "return b.OpenID > a.OpenID",
+	test:   "TestRestoreReadsTheLastFileOfEachOpen",
+}, {
 	breaks: "unflushed bytes count as zero",
 	file:   "nvr/store/flush.go",
-	old:    "over := st.fsBytes + sh.addSum.fsBytes - st.cfg.RetainBytes",
+	old:    "over := st.fsBytes + sh.addSum.fsBytes + sh.waits - st.cfg.RetainBytes",
 	new:    "over := st.fsBytes - st.cfg.RetainBytes",
 	test:   powerCut + "retention",
 }, {
@@ -286,7 +358,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "a run with a hole stays one",
 	file:   "nvr/store/adopt.go",
-	old:    "before != st.cumMedia ||",
+	old:    "before-a.off != st.cumMedia ||",
 	new:    "before < 0 ||",
 	test:   "TestRunWithAHoleIsTwoRuns",
 }, {
@@ -553,7 +625,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "what is not committed yet takes no room",
 	file:   "nvr/store/flush.go",
-	old:    "over := st.fsBytes + sh.addSum.fsBytes - st.cfg.RetainBytes",
+	old:    "over := st.fsBytes + sh.addSum.fsBytes + sh.waits - st.cfg.RetainBytes",
 	new:    "over := st.fsBytes - st.cfg.RetainBytes",
 	test:   "TestDaysOfFaults",
 }, {

@@ -138,7 +138,7 @@ func (d *directory) adoptLate(ctx context.Context) error {
 		if unsynced {
 			continue // by an earlier try
 		}
-		if err := d.store.adopt(ctx, found); err != nil {
+		if err := d.store.adoptFew(ctx, found); err != nil {
 			return err
 		}
 		d.store.flushing.Lock() // its camera may be on its way out

@@ -279,6 +279,11 @@ func TestAnotherDiskThatComesBackIsNotWrittenTo(t *testing.T) {
 // A directory that cannot be used at the start is used as soon as it can be: what
 // an earlier process left there is adopted, and recording begins.
 func TestDirectoryMissingAtTheStartIsUsedWhenItComes(t *testing.T) {
+	t.Run("adopted before", func(t *testing.T) { missingAtTheStart(t, besideLimits{}) })
+	t.Run("adopted beside", func(t *testing.T) { missingAtTheStart(t, besideLimits{part: 1, rows: 1, pause: time.Second}) })
+}
+
+func missingAtTheStart(t *testing.T, beside besideLimits) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		s := newSocket(filepath.Join(dir, "disk"))
@@ -301,7 +306,7 @@ func TestDirectoryMissingAtTheStartIsUsedWhenItComes(t *testing.T) {
 		b.stop()
 
 		s = newSocket(filepath.Join(dir, "mount point"))
-		c.hook = func(cfg *Config) { cfg.openDir = s.open }
+		c.hook = func(cfg *Config) { cfg.openDir, cfg.beside = s.open, beside }
 		c.start()
 		st = c.again("front")
 		for _, wait := range []time.Duration{5 * time.Second, 10 * time.Minute} {
@@ -319,6 +324,7 @@ func TestDirectoryMissingAtTheStartIsUsedWhenItComes(t *testing.T) {
 		if err := st.Unavailable(); err != nil {
 			t.Fatalf("with its disk: %v", err)
 		}
+		adopted(t, c.s)
 		if n := everyPicture(t, st, 0); n < known-20 {
 			t.Errorf("%d pictures were adopted, %d were durable about", n, known)
 		}

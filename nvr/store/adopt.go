@@ -29,6 +29,9 @@ func (st *Stream) takeOver(found *Stream) {
 	}
 	st.unusable, st.recent = found.unusable, append(st.recent, found.recent...) // behind what an earlier try adopted
 	st.nextNo, st.cumMedia, st.cumRuns, st.createdNo = found.nextNo, found.cumMedia, found.cumRuns, found.createdNo
+	if found.earlier != nil {
+		st.earlier, found.earlier.until = found.earlier, st.last
+	}
 	st.stays(found.recent)
 }
 
@@ -43,10 +46,9 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 		return nil
 	}
 	missing := 0
-	var cuts []*recording
-	shift := int32(0) // of the offsets of the run that the last file belongs to
+	a := adoption{st: st}
 	for no := st.nextNo; missing < probeAhead; no++ {
-		rec, before, err := s.adoptFile(st, no)
+		err := a.file(no)
 		s.cfg.Progress()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -64,24 +66,6 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 		}
 		// Numbers before it without a file are skipped for ever.
 		missing = 0
-		cuts = append(cuts, st.reconcile(rec)...)
-		switch {
-		case rec.runOffset == 0:
-			shift = 0
-		case no != st.nextNo || before != st.cumMedia || len(st.recent) > 0 && !st.recent[len(st.recent)-1].continues(rec, shift):
-			// The end of the one before it is lost, so the rest is a run of its
-			// own.
-			shift = rec.runOffset
-		}
-		rec.runOffset -= shift
-		rec.follows = rec.runOffset > 0
-		st.recent = append(st.recent, rec)
-		st.nextNo = no + 1
-		st.createdNo = no
-		if rec.runOffset == 0 && !rec.moved {
-			st.cumRuns++
-		}
-		st.cumMedia = rec.prevMedia + rec.mediaDuration()
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -89,36 +73,9 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 	if len(st.recent) == 0 {
 		return nil
 	}
-	// Within a run the next start is this one's end, to the unit.
-	for i, rec := range st.recent[:len(st.recent)-1] {
-		next := st.recent[i+1]
-		if next.follows {
-			rec.localStart = rec.start + media.Time(next.start.Sub(rec.start)-rec.mediaDuration())
-		} else if rec.endReason == "" {
-			rec.endReason = reasonUnclean
-		}
-	}
-	if last := st.recent[len(st.recent)-1]; last.endReason == "" {
-		last.endReason = reasonUnclean
-	}
-	for i, rec := range st.recent {
-		// Whatever the recorder knew of it went with its memory.
-		why := note{cause: UnknownCause}
-		if i > 0 {
-			why.detail = st.recent[i-1].endReason
-		}
-		if i == 0 || st.recent[i-1].endReason != "" {
-			rec.before = []note{why}
-		}
-	}
-	if err := d.dir.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", sampledir.ErrUnsynced, err)
-	}
-	for _, rec := range cuts {
-		// Only now is it sure that the other file is there.
-		if err := cutFile(d.dir, rec.id(), rec.size); err != nil {
-			s.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
-		}
+	a.link()
+	if err := a.sync(); err != nil {
+		return err
 	}
 	frames, cut := 0, int64(0)
 	for _, rec := range st.recent {
@@ -127,6 +84,102 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 	}
 	s.log.Info("adopted recordings of an unclean stop", "camera", st.name, "stream", st.typ,
 		"recordings", len(st.recent), "frames", frames, "torn_bytes", cut)
+	return nil
+}
+
+// adoption is the way of the files of one stream into memory, in the order of their
+// numbers. The stream is the real one, or stands for it while that one records.
+type adoption struct {
+	st    *Stream
+	cuts  []*recording   // their files end earlier now, see reconcile
+	shift int32          // of the offsets of the run that the last file belongs to
+	off   media.Duration // by which the files of that run count other media before them than we do
+
+	// Of an adoption that goes in parts: the last recording of the part before,
+	// as it was then.
+	prev *recording
+}
+
+// last is the recording that was adopted last, nil when there is none.
+func (a *adoption) last() *recording {
+	if n := len(a.st.recent); n > 0 {
+		return a.st.recent[n-1]
+	}
+	return a.prev
+}
+
+// file adopts the next file. fs.ErrNotExist when there is none of that number.
+func (a *adoption) file(no int32) error {
+	st := a.st
+	rec, before, err := st.store.adoptFile(st, no)
+	if err != nil {
+		return err
+	}
+	rec.moved = len(rec.taken) == 0 // a file of nothing is no run
+	a.cuts = append(a.cuts, st.reconcile(rec)...)
+	last := a.last()
+	switch {
+	case rec.runOffset == 0:
+		a.shift, a.off = 0, before-st.cumMedia
+	case no != st.nextNo || before-a.off != st.cumMedia || last != nil && !last.continues(rec, a.shift):
+		// The end of the one before it is lost, so the rest is a run of its
+		// own.
+		a.shift, a.off = rec.runOffset, before-st.cumMedia
+	}
+	rec.runOffset -= a.shift
+	rec.follows = rec.runOffset > 0
+	st.recent = append(st.recent, rec)
+	st.nextNo = no + 1
+	st.createdNo = no
+	if rec.runOffset == 0 && !rec.moved {
+		st.cumRuns++
+	}
+	st.cumMedia = rec.prevMedia + rec.mediaDuration()
+	return nil
+}
+
+// link settles how what was adopted ends, and why there is nothing between.
+func (a *adoption) link() {
+	recent := a.st.recent
+	// Within a run the next start is this one's end, to the unit.
+	for i, rec := range recent[:len(recent)-1] {
+		next := recent[i+1]
+		if next.follows {
+			rec.localStart = rec.start + media.Time(next.start.Sub(rec.start)-rec.mediaDuration())
+		} else if rec.endReason == "" {
+			rec.endReason = reasonUnclean
+		}
+	}
+	if last := recent[len(recent)-1]; last.endReason == "" {
+		last.endReason = reasonUnclean
+	}
+	prev := a.prev
+	for _, rec := range recent {
+		// Whatever the recorder knew of it went with its memory.
+		why := note{cause: UnknownCause}
+		if prev != nil {
+			why.detail = prev.endReason
+		}
+		if prev == nil || prev.endReason != "" {
+			rec.before = []note{why}
+		}
+		prev = rec
+	}
+}
+
+// sync makes the entries of the files durable, and cuts what another one holds.
+// ErrUnsynced: nobody knows whether they are in the directory.
+func (a *adoption) sync() error {
+	d := a.st.dir
+	if err := d.dir.Sync(); err != nil {
+		return fmt.Errorf("%w: %w", sampledir.ErrUnsynced, err)
+	}
+	for _, rec := range a.cuts {
+		// Only now is it sure that the other file is there.
+		if err := cutFile(d.dir, rec.id(), rec.size); err != nil {
+			d.store.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+		}
+	}
 	return nil
 }
 

@@ -545,6 +545,11 @@ func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
 				change.Garbage = append(change.Garbage, db.Garbage{DirID: st.dir.id, ID: rec.id()})
 			}
 		}
+		if e := st.earlier; e != nil {
+			for no := e.next; no < e.end; no++ {
+				change.Garbage = append(change.Garbage, db.Garbage{DirID: st.dir.id, ID: db.CompositeID(st.id, no)})
+			}
+		}
 		if st.dir.fault() != nil {
 			// Nobody has looked what an earlier process left there without a row.
 			for no := st.nextNo; no < st.nextNo+mostLeft; no++ {

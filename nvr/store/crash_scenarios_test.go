@@ -23,6 +23,7 @@ type scenario struct {
 	kill    bool        // not the power: the process alone, with a new file not synced
 	unset   bool        // the clock is not set at first
 	old     bool        // the life before was one of the first version
+	beside  bool        // what the life before left is adopted while this one records
 	live    func(*life)
 }
 
@@ -47,7 +48,7 @@ func (sc *scenario) at() time.Time {
 
 // run lives a scenario and lets the power fail everywhere in it.
 func (sc *scenario) run(t *testing.T, seed uint64) *crash {
-	c := &crash{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), seen: make(map[state]*found)}
+	c := &crash{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), seen: make(map[state]*found), beside: sc.beside}
 	var before *life
 	if sc.prepare != nil {
 		synctest.Test(t, func(t *testing.T) {
@@ -89,7 +90,7 @@ func (sc *scenario) run(t *testing.T, seed uint64) *crash {
 		l.hook, l.unset, l.old = sc.hook, sc.unset, sc.old
 		l.watch()
 		l.mustOpen()
-		if before != nil {
+		if before != nil && !sc.beside {
 			l.mu.Lock()
 			l.known = l.survey().pieces()
 			l.mu.Unlock()
@@ -241,6 +242,41 @@ var scenarios = []scenario{
 		f.play(l, 2*time.Second)
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
+	}},
+	{name: "adoption beside the recording", beside: true, hook: limits(2, 2, 400*time.Millisecond), prepare: func(l *life) {
+		c := l.put(settings("front", plenty, 3600, true))
+		var both sync.WaitGroup
+		for i, st := range c.Streams {
+			both.Go(func() {
+				f := l.play(st, 0)
+				for range 3 + 3*i {
+					f.play(l, 1300*time.Millisecond)
+					f = l.next(f, "camera closed")
+				}
+				l.fault()
+				l.disk.Fail(sampledirtest.Sync, 1, 2, syscall.EIO)
+				f.play(l, 4*time.Second)
+				l.faultless()
+				f = l.next(f, "camera closed")
+				f.play(l, 3500*time.Millisecond)
+			})
+		}
+		both.Wait()
+	}, live: func(l *life) {
+		var both sync.WaitGroup
+		for _, st := range l.camera("front").Streams {
+			both.Go(func() {
+				f := l.play(st, 800)
+				for range 2 {
+					f.play(l, 2300*time.Millisecond)
+					f = l.next(f, "camera closed")
+				}
+				f.play(l, 1500*time.Millisecond)
+				f.run.End("test")
+			})
+		}
+		both.Wait()
+		adopted(l, l.s.Load())
 	}},
 	{name: "killed, and the camera comes back", kill: true, prepare: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 8, false)).Stream("main"), 0)

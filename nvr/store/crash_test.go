@@ -471,6 +471,11 @@ type foundRecording struct {
 func (l *life) survey() *found {
 	l.Helper()
 	s := l.s.Load()
+	for _, st := range s.allStreams() {
+		if st.Info().ToAdopt > 0 {
+			adopted(l, s)
+		}
+	}
 	content := l.disk.Content()
 	log := l.disk.Log()
 	durable := sampledirtest.At(l.begin, log, len(log)).Durable()
@@ -730,6 +735,8 @@ type crash struct {
 	seen map[state]*found
 	hash maphash.Hash
 
+	beside bool // see scenario
+
 	offered int // power cuts; a short run makes few of them
 	cuts    int // power cuts
 	again   int // power cuts in the start after one
@@ -905,11 +912,15 @@ func (c *crash) recover(st sampledirtest.State, m *moment, twice bool) (got *fou
 	twice = twice && c.rng.IntN(12) == 0
 	ask := c.rng.IntN(10) == 0
 	boot := [...]string{bootID(), "another boot"}[c.rng.IntN(2)]
+	var beside besideLimits
+	if c.beside {
+		beside = besideLimits{few: c.rng.IntN(9), part: 1 + c.rng.IntN(3), rows: 3 + c.rng.IntN(8), pause: 100 * time.Millisecond}
+	}
 	var again *life
 	synctest.Test(c.t, func(t *testing.T) {
 		l := bear(t, st, m.db, m.at)
 		l.unset = c.l.unset
-		l.hook = func(cfg *Config) { cfg.bootID = boot }
+		l.hook = func(cfg *Config) { cfg.bootID, cfg.beside = boot, beside }
 		if twice {
 			l.known, l.going, l.gone, l.old = m.known, m.going, m.gone, c.l.old
 			l.watch()

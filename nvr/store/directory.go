@@ -108,6 +108,7 @@ func (d *directory) run(ctx context.Context) {
 		return
 	}
 	d.began = time.Now()
+	d.store.running.Go(func() { d.adoptEarlier(ctx) })
 	t := time.NewTicker(syncEvery)
 	defer t.Stop()
 	for {

@@ -197,6 +197,8 @@ type share struct {
 	delBytes []int64      // what each of them takes, whole blocks
 	delSum   sums
 	addSum   sums
+	onDisk   int64 // of its blocks, those that were there at the start
+	waits    int64 // blocks of what has no row before the earlier files are adopted, and of these
 	nextNo   int32
 	passes   bool // a file waits for the commit that those before it have none
 	cumMedia media.Duration
@@ -323,7 +325,11 @@ func collectShare(st *Stream) *share {
 	if st.removed {
 		return sh
 	}
-	for _, rec := range st.recent {
+	recs := st.recent
+	if e := st.earlier; e != nil {
+		recs, sh.waits = e.ready(st)
+	}
+	for _, rec := range recs {
 		if !rec.settled {
 			break
 		}
@@ -361,6 +367,9 @@ func (s *Store) check(sh *share, entries []db.SampleEntry) {
 		err := s.db.Check(&row, entries...)
 		if err == nil {
 			sh.addSum.add(&row.Recording)
+			if row.Flags&db.Recovered != 0 {
+				sh.onDisk += row.FSBytes
+			}
 			return false
 		}
 		s.log.Error("recording set aside: it does not fit the schema", "camera", sh.st.name, "stream", sh.st.typ, "err", err)
@@ -417,7 +426,7 @@ const mostDeletions = 2000
 func (s *Store) retain(ctx context.Context, sh *share) error {
 	st := sh.st
 	st.mu.Lock()
-	over := st.fsBytes + sh.addSum.fsBytes - st.cfg.RetainBytes
+	over := st.fsBytes + sh.addSum.fsBytes + sh.waits - st.cfg.RetainBytes
 	upTo := st.committedNo
 	removed := st.removed
 	if st.cfg.RetainBytes == 0 {

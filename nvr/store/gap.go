@@ -210,7 +210,7 @@ func (a *account) now(why []note) {
 // and why is known.
 func (st *Stream) idle() bool {
 	l := &st.ledger
-	return !st.removed && len(st.recent) == 0 && len(l.notes) > 0 && (l.owed || l.owedUntil > l.until)
+	return !st.removed && st.earlier == nil && len(st.recent) == 0 && len(l.notes) > 0 && (l.owed || l.owedUntil > l.until)
 }
 
 // owe begins or ends the time that has to be accounted for. from is the
@@ -341,7 +341,7 @@ func (s *Store) explain(sh *share) {
 // idleAfter reports whether the stream is idle once the share is committed.
 func (st *Stream) idleAfter(sh *share) bool {
 	l := &st.ledger
-	return !st.removed && len(st.recent) == len(sh.recs) && len(l.notes) > 0 && (l.owed || l.owedUntil > 0)
+	return !st.removed && st.earlier == nil && len(st.recent) == len(sh.recs) && len(l.notes) > 0 && (l.owed || l.owedUntil > 0)
 }
 
 // accounted takes over what a flush has committed.
@@ -356,7 +356,7 @@ func (st *Stream) accounted(a *account) {
 	if !l.owed && l.until >= l.owedUntil {
 		l.owedUntil = 0
 	}
-	if len(a.notes) > 0 {
+	if len(a.notes) > 0 && st.earlier == nil { // what is adopted says for itself what is before it
 		// What was lost at the end belongs to what comes next.
 		if len(st.recent) > 0 {
 			st.recent[0].before = join(a.notes, st.recent[0].before...)
@@ -375,13 +375,20 @@ func (st *Stream) Gaps(ctx context.Context, from, to media.Time, f func(*Gap) er
 	// First what is in memory: what is committed from now on is in this copy.
 	st.mu.Lock()
 	a := st.account()
-	until := a.until
+	until, earlier := a.until, st.earlier
 	for _, rec := range st.recent {
+		if earlier != nil && rec.no >= earlier.end {
+			a.passEarlier()
+			earlier = nil
+		}
 		left := rec.video.Samples > 0
 		if left && rec.start < until && rec.start.Add(rec.wallDuration()) >= until {
 			until = rec.start // it began before the gap was seen to end
 		}
 		a.record(rec, left)
+	}
+	if earlier != nil {
+		a.passEarlier()
 	}
 	// A recording is listed from its second picture on; up to then it is a gap.
 	if n := len(st.recent); n == 0 || st.recent[n-1].sealed || st.recent[n-1].starved || st.recent[n-1].broken || st.recent[n-1].video.Samples == 0 {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 
 	"holdfast/nvr/db"
 	"holdfast/nvr/media"
@@ -331,12 +332,7 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 				_, no := db.SplitID(ids[next])
 				m.NextNo[st.ID] = no
 			}
-			for _, id := range ids[min(next, end):end] {
-				r.progress()
-				a, err := beginning(k.disk, id)
-				if err != nil || a.DatabaseUUID != r.uuid || a.OpenID <= last {
-					continue // adoption judges it
-				}
+			newestOfOpens(k.disk, ids[min(next, end):end], r.uuid, last, r.progress, func(a *mp4.About) {
 				newest = max(newest, a.OpenID)
 				start, since := media.Time(max(1, a.StartTime90k-a.SinceOpen90k)), media.Duration(0)
 				if a.OpenStart90k != 0 {
@@ -344,12 +340,12 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 					start, since = media.Time(a.OpenStart90k), media.Duration(a.SinceOpen90k)
 				}
 				for _, o := range a.OpensBefore {
-					placed.of(o.OpenID).take(&a, o.Start90k)
+					placed.of(o.OpenID).take(a, o.Start90k)
 				}
 				if o, ok := opens[a.OpenID]; !ok || since > o.Duration || since == o.Duration && start < o.Start {
 					opens[a.OpenID] = db.OpenRow{ID: a.OpenID, UUID: a.OpenUUID, Start: start, End: start.Add(since), Duration: since}
 				}
-			}
+			})
 		}
 		for _, id := range ids {
 			streamID, _ := db.SplitID(id)
@@ -373,6 +369,39 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 	return m, nil
 }
 
+// newestOfOpens calls f with what the last file of a stream under each open says
+// of itself, the newest open first, as far as they are behind one. Of a day of
+// files that is a few: numbers and opens rise together. A file that says nothing
+// is left out; adoption judges it.
+func newestOfOpens(disk sampledir.Dir, ids []int64, uuid string, behind int32, progress func(), f func(*mp4.About)) {
+	read := func(i int) (mp4.About, bool) {
+		progress()
+		a, _, err := beginning(disk, ids[i])
+		return a, err == nil && a.DatabaseUUID == uuid && a.ID() == ids[i]
+	}
+	for i := len(ids) - 1; i >= 0; i-- {
+		a, ok := read(i)
+		if !ok {
+			continue
+		}
+		if a.OpenID <= behind {
+			return
+		}
+		f(&a)
+		if a.OpenStart90k == 0 {
+			continue // the one before may know better
+		}
+		i = sort.Search(i, func(n int) bool {
+			for ; n < i; n++ {
+				if b, ok := read(n); ok {
+					return b.OpenID >= a.OpenID
+				}
+			}
+			return true
+		})
+	}
+}
+
 // dropped finds the rows of a stream in a directory whose files are gone.
 func (r *restorer) dropped(ctx context.Context, d *db.DB, st *db.Stream, dirID int32, ids []int64, m *db.Mend) error {
 	return d.RecordingsByNo(ctx, st.ID, 0, st.NextNo, func(row *db.Recording) error {
@@ -386,25 +415,24 @@ func (r *restorer) dropped(ctx context.Context, d *db.DB, st *db.Stream, dirID i
 	})
 }
 
-// beginning reads what a sample file says of itself.
-func beginning(disk *sampledir.Disk, id int64) (mp4.About, error) {
+// beginning reads what a sample file says of itself, and its size.
+func beginning(disk sampledir.Dir, id int64) (a mp4.About, size int64, err error) {
 	f, err := disk.Open(id)
 	if err != nil {
-		return mp4.About{}, err
+		return a, 0, err
 	}
 	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return mp4.About{}, err
+	if size, err = f.Size(); err != nil {
+		return a, 0, err
 	}
 	sf, err := mp4.ReadSampleFile(f, min(size, 64<<10))
 	if errors.Is(err, mp4.ErrNotSampleFile) && size > 64<<10 {
 		sf, err = mp4.ReadSampleFile(f, min(size, initBytes))
 	}
 	if err != nil {
-		return mp4.About{}, err
+		return a, size, err
 	}
-	return sf.About, nil
+	return sf.About, size, nil
 }
 
 // removeOldDamaged leaves the newest of the databases that were put aside, so

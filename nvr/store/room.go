@@ -199,7 +199,7 @@ func (s *Store) disks() (disks [][]*directory) {
 func (s *Store) needs(dirs []*directory, shares []*share) int64 {
 	var added, have, want, free int64
 	for _, sh := range shares {
-		added += sh.addSum.fsBytes
+		added += sh.addSum.fsBytes - sh.onDisk
 		have += sh.delSum.fsBytes
 	}
 	unsure := false

@@ -86,6 +86,8 @@ func (r *Run) Append(au media.AccessUnit) error {
 		return ErrRemoved
 	case r.ended:
 		return errors.New("run has ended")
+	case st.unusable != nil:
+		return st.unusable
 	case au.Kind == media.Audio:
 		r.appendAudio(au)
 		return nil

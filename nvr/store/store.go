@@ -75,6 +75,9 @@ type Config struct {
 	// bootID is what the kernel calls this boot, unless a test says so.
 	bootID string
 
+	// beside are the limits of adoption beside the recording, unless a test says so.
+	beside besideLimits
+
 	// noBallast spares tests that open thousands of stores its file.
 	noBallast bool
 
@@ -154,6 +157,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if cfg.openDir == nil {
 		cfg.openDir = func(path string) (sampledir.Dir, error) { return sampledir.OpenDisk(path) }
 	}
+	if cfg.beside == (besideLimits{}) {
+		cfg.beside = usualLimits
+	}
 	if cfg.openDB == nil {
 		cfg.openDB = db.Open
 	}
@@ -231,7 +237,8 @@ func (s *Store) start(d *directory) {
 }
 
 // load reads the configuration, opens the sample directories and adopts the
-// files that have no row yet. Its work grows with the number of streams.
+// files that have no row yet, where they are few. Its work grows with the number
+// of streams.
 func (s *Store) load(ctx context.Context) error {
 	state, err := s.db.State(ctx)
 	if err != nil {
@@ -259,7 +266,7 @@ func (s *Store) load(ctx context.Context) error {
 			return err
 		}
 		found := st.found()
-		if err := s.adopt(ctx, found); errors.Is(err, sampledir.ErrUnsynced) {
+		if err := s.adoptFew(ctx, found); errors.Is(err, sampledir.ErrUnsynced) {
 			st.dir.refuse(err)
 			continue
 		} else if err != nil {

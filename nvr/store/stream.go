@@ -49,8 +49,10 @@ type Stream struct {
 	cfg db.Stream  // as configured
 
 	// unusable says why the stream cannot be recorded: a file of it could not
-	// be read at the start. Fixed then.
+	// be read at the start.
 	unusable error
+
+	earlier *earlier // nil: all files of before the start are adopted
 
 	removing bool // it is being deleted: its directory begins nothing for it
 	removed  bool // it is deleted
@@ -221,6 +223,7 @@ type StreamInfo struct {
 	Watermark media.Time // up to here the current recording is durable
 	Unsynced  int64      // bytes in memory that are not durable
 	Unflushed int        // recordings without a row
+	ToAdopt   int        // files of before the start that are not looked into yet, about; not in the totals
 
 	// Since the store was opened.
 	Frames  int64                    // pictures that came to be recorded
@@ -248,7 +251,7 @@ func (st *Stream) Info() StreamInfo {
 		State: st.state, DirError: dirError, DirAlarm: dirAlarm,
 		Recordings: int(st.recordings), Bytes: st.bytes, FSBytes: st.fsBytes, Duration: st.duration,
 		Start: st.first, End: st.last,
-		Watermark: st.watermark, Unsynced: st.unsyncedBytes, Viewers: st.viewers,
+		Watermark: st.watermark, Unsynced: st.unsyncedBytes, ToAdopt: st.toAdopt(), Viewers: st.viewers,
 		Frames: st.frames, Payload: st.payload, GapTime: make(map[Cause]media.Duration, len(causes)),
 		DurableAge: max(0, time.Since(st.durableTo)),
 	}

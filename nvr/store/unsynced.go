@@ -119,11 +119,7 @@ func (d *directory) mayBeTried() error {
 func (d *directory) sync() error {
 	s := d.store
 	if err := d.dir.Sync(); err != nil {
-		s.poisoned.Store(true) // nothing is committed while that is noted
-		if err := s.ends.set(d.uuid, d.ends+1); err != nil {
-			s.log.Warn("the next start is not told which directory failed", "dir", d.path, "err", err)
-		}
-		s.poison(err)
+		d.failed(err)
 		return err
 	}
 	if d.ends > 0 && time.Since(d.began) >= endsOver {
@@ -133,6 +129,16 @@ func (d *directory) sync() error {
 		}
 	}
 	return nil
+}
+
+// failed ends the process, and tells the next one which directory it was.
+func (d *directory) failed(err error) {
+	s := d.store
+	s.poisoned.Store(true) // nothing is committed while that is noted
+	if err := s.ends.set(d.uuid, s.ends.of(d.uuid)+1); err != nil {
+		s.log.Warn("the next start is not told which directory failed", "dir", d.path, "err", err)
+	}
+	s.poison(err)
 }
 
 // refuse leaves the directory alone, and says why. After a sync that failed that

@@ -55,6 +55,7 @@ type streamJSON struct {
 	State         stateJSON      `json:"state"`
 	DirError      string         `json:"dirError,omitempty"`
 	DirAlarm      string         `json:"dirAlarm,omitempty"`
+	FilesToAdopt  int            `json:"filesToAdopt,omitempty"`
 	Config        *configJSON    `json:"config,omitempty"`
 }
 
@@ -128,7 +129,7 @@ func describe(c *store.Camera, configs bool) cameraJSON {
 		j := streamJSON{
 			ID: in.ID, Record: in.Record, RetainBytes: in.RetainBytes, RetainDays: in.RetainDays,
 			TotalDuration: in.Duration, TotalBytes: in.Bytes, FSBytes: in.FSBytes, Recordings: in.Recordings,
-			Watermark: in.Watermark, DirError: in.DirError, DirAlarm: in.DirAlarm,
+			Watermark: in.Watermark, DirError: in.DirError, DirAlarm: in.DirAlarm, FilesToAdopt: in.ToAdopt,
 			State: stateJSON{Phase: in.State.Phase, Since: in.State.Since, Reason: in.State.Reason, Skipped: in.State.Skipped},
 		}
 		if in.Recordings > 0 {

@@ -280,11 +280,12 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	for _, f := range faults {
 		fmt.Fprintln(w, f)
 	}
-	var wanted int
+	var wanted, toAdopt int
 	var missing []string
 	for _, c := range s.Store.Cameras() {
 		for _, st := range c.Streams {
 			in := st.Info()
+			toAdopt += in.ToAdopt
 			if !in.Record {
 				continue
 			}
@@ -295,6 +296,9 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	fmt.Fprintf(w, "the store is open\nstreams: %d of %d record\n", wanted-len(missing), wanted)
+	if toAdopt > 0 {
+		fmt.Fprintf(w, "files of before the start to be adopted: %d\n", toAdopt)
+	}
 	if s.may(r, lookAround) == nil {
 		for _, m := range missing {
 			fmt.Fprintln(w, m)

@@ -64,6 +64,8 @@ export interface Stream {
   state: StreamState;
   /** Why its directory takes no writes at the moment. */
   dirError?: string;
+  /** Files of before the start that are not looked into yet, about. */
+  filesToAdopt?: number;
 }
 
 /** StreamState is what the recorder does about a stream at this moment. */
