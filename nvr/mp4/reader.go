@@ -149,7 +149,10 @@ func (r *Reader) send(w io.Writer, at, n int64) (int64, error) {
 	}
 	k, err := io.CopyN(w, src, n)
 	if err == io.EOF {
-		err = fmt.Errorf("%s: read sample file: %w", name(r.f.segs[r.payloadSeg].ID), io.ErrUnexpectedEOF)
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil { // of the file or of w: a kernel that copies does not say
+		err = fmt.Errorf("%s: send sample file: %w", name(r.f.segs[r.payloadSeg].ID), err)
 	}
 	return k, err
 }

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"holdfast/nvr/media"
 	"holdfast/nvr/mp4"
@@ -148,7 +146,7 @@ func (s *server) viewMP4(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	body := &reader{Reader: v.file.NewReader()}
+	body := &body{Reader: v.file.NewReader()}
 	defer body.Close()
 
 	h := w.Header()
@@ -162,7 +160,7 @@ func (s *server) viewMP4(w http.ResponseWriter, r *http.Request) error {
 	// A browser shows a video opened by itself in a page of its own making.
 	h.Del("Content-Security-Policy")
 	http.ServeContent(newPatient(w), r, "", v.file.ModTime(), body)
-	if body.err != nil && r.Context().Err() == nil {
+	if body.err != nil && !clientGone(r, body.err) {
 		// The length was promised: the server cuts the connection, and so the
 		// client knows.
 		s.log.Error("sending of recorded video ended early", "camera", cam.Name, "stream", st.Type(), "s", q["s"], "err", body.err)
@@ -197,63 +195,6 @@ func (s *server) newVersion(r *http.Request, spans []string, cam *store.Camera, 
 	s.versions.keep(v)
 	return v, nil
 }
-
-// reader remembers why reading ended, which http.ServeContent does not tell.
-type reader struct {
-	*mp4.Reader
-	err error
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		r.err = err
-	}
-	return n, err
-}
-
-// patient gives the client time for each piece of a long answer and none for
-// standing still: who takes nothing for answerTime is cut off, and a player
-// that was paused asks again by range.
-type patient struct {
-	http.ResponseWriter
-	rc *http.ResponseController
-}
-
-const patientPiece = 256 << 10
-
-func newPatient(w http.ResponseWriter) *patient {
-	return &patient{w, http.NewResponseController(w)}
-}
-
-func (p *patient) more() { _ = p.rc.SetWriteDeadline(time.Now().Add(answerTime)) }
-
-func (p *patient) Write(b []byte) (n int, err error) {
-	for len(b) > 0 && err == nil {
-		var m int
-		p.more()
-		m, err = p.ResponseWriter.Write(b[:min(len(b), patientPiece)])
-		n, b = n+m, b[m:]
-	}
-	return n, err
-}
-
-// ReadFrom keeps the way open by which the server lets the kernel copy.
-func (p *patient) ReadFrom(src io.Reader) (n int64, err error) {
-	for {
-		p.more()
-		m, err := io.CopyN(p.ResponseWriter, src, patientPiece)
-		n += m
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-}
-
-func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 // attachment is the header that makes a download of that name (RFC 6266). Old
 // clients get the name with the letters they know.

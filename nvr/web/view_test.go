@@ -3,10 +3,8 @@ package web
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"mime"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -324,38 +322,6 @@ func TestNamesOfDownloads(t *testing.T) {
 	} {
 		if got := attachment(name); got != want {
 			t.Errorf("%q: %s, want %s", name, got, want)
-		}
-	}
-}
-
-// deadlines is a ResponseWriter that notes how often it was given more time.
-type deadlines struct {
-	httptest.ResponseRecorder
-	given int
-}
-
-func (d *deadlines) SetWriteDeadline(t time.Time) error {
-	if time.Until(t) > answerTime/2 {
-		d.given++
-	}
-	return nil
-}
-
-// A download may take hours as long as it moves: each piece gets its time.
-func TestLongAnswersGetTimeForEachPiece(t *testing.T) {
-	const pieces = 10
-	data := bytes.Repeat([]byte("x"), pieces*patientPiece-5)
-	for name, send := range map[string]func(io.Writer) (int64, error){
-		"written": func(w io.Writer) (int64, error) { n, err := w.Write(data); return int64(n), err },
-		"copied":  func(w io.Writer) (int64, error) { return io.CopyN(w, bytes.NewReader(data), int64(len(data))) },
-	} {
-		d := &deadlines{ResponseRecorder: *httptest.NewRecorder()}
-		n, err := send(newPatient(d))
-		if err != nil || n != int64(len(data)) || !bytes.Equal(d.Body.Bytes(), data) {
-			t.Errorf("%s: %d bytes, %v", name, n, err)
-		}
-		if d.given < pieces {
-			t.Errorf("%s: %d deadlines for %d pieces", name, d.given, pieces)
 		}
 	}
 }

@@ -25,7 +25,7 @@ import (
 
 // recorder is a store with one camera, and the API over it.
 type recorder struct {
-	*testing.T
+	testing.TB
 	dir       string
 	anonymous string
 	store     *store.Store
@@ -40,9 +40,9 @@ type recorder struct {
 // summer time.
 var start = time.Date(2026, 10, 24, 21, 0, 30, 5e8, time.UTC)
 
-func newRecorder(t *testing.T, anonymous string) *recorder {
+func newRecorder(t testing.TB, anonymous string) *recorder {
 	t.Helper()
-	r := &recorder{T: t, dir: t.TempDir(), anonymous: anonymous, log: new(bytes.Buffer)}
+	r := &recorder{TB: t, dir: t.TempDir(), anonymous: anonymous, log: new(bytes.Buffer)}
 	t.Cleanup(func() { r.stop() })
 	r.start()
 	var err error
@@ -107,7 +107,7 @@ func (r *recorder) stream(typ string) *store.Stream {
 // feed is a camera session under way: 25 frames a second, a key frame every
 // ten. Its clock runs as fast as it is asked to.
 type feed struct {
-	*testing.T
+	testing.TB
 	run   *store.Run
 	n     int // frames sent
 	size  int // bytes of each
@@ -118,7 +118,7 @@ type feed struct {
 const frame = media.Second / 25
 
 func (r *recorder) camera(typ string) *feed {
-	f := &feed{T: r.T, run: r.stream(typ).Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
+	f := &feed{TB: r.TB, run: r.stream(typ).Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
 	return f
 }
 
