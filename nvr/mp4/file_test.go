@@ -440,6 +440,7 @@ func TestAnyRangeIsThatOfTheWholeFile(t *testing.T) {
 	for name, make := range map[string]func(*counters) *File{
 		"movie":    func(c *counters) *File { return mixed(t, c, Options{Gaps: KeepGaps}) },
 		"no audio": func(c *counters) *File { return mixed(t, c, Options{VideoOnly: true}) },
+		"times":    func(c *counters) *File { return mixed(t, c, Options{Timestamps: time.UTC, Gaps: KeepGaps}) },
 		"segment":  func(c *counters) *File { return segmentFile(t, c) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -568,6 +569,7 @@ func TestBytesAreThoseOfTheFormatVersion(t *testing.T) {
 		"gaps":    "e05ca357ce6dc142",
 		"video":   "0a5c455c9f6e9a8a",
 		"segment": "1a64d247a209a66e",
+		"times":   "16f16007a7b2a079",
 	}
 	if FormatVersion != 1 {
 		t.Fatal("the digests are those of version 1")
@@ -576,6 +578,7 @@ func TestBytesAreThoseOfTheFormatVersion(t *testing.T) {
 	for name, f := range map[string]*File{
 		"mixed": mixed(t, &c, Options{}), "gaps": mixed(t, &c, Options{Gaps: KeepGaps}),
 		"video": mixed(t, &c, Options{VideoOnly: true}), "segment": segmentFile(t, &c),
+		"times": mixed(t, &c, Options{Timestamps: time.UTC, Gaps: KeepGaps}),
 	} {
 		sum := sha256.Sum256(contents(t, f))
 		if got := hex.EncodeToString(sum[:8]); got != goldens[name] {
@@ -602,6 +605,8 @@ func TestTagChangesWithWhateverChangesBytes(t *testing.T) {
 	add("base", base(), Options{})
 	add("gaps", base(), Options{Gaps: KeepGaps})
 	add("video only", base(), Options{VideoOnly: true})
+	add("times", base(), Options{Timestamps: time.UTC})
+	add("times elsewhere", base(), Options{Timestamps: time.FixedZone("there", 3600)})
 	for title, change := range map[string]func(s *Segment){
 		"id":    func(s *Segment) { s.ID++ },
 		"open":  func(s *Segment) { s.OpenID++ },
@@ -725,8 +730,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 			t.Errorf("%s is taken", title)
 		}
 	}
-	if _, err := New([]Segment{whole(r[0])}, Options{Timestamps: true}); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("timestamps: %v", err)
+	if _, err := NewMediaSegment([]Segment{whole(r[0])}, Options{Timestamps: time.UTC}); err == nil {
+		t.Error("a media segment with subtitles is made")
 	}
 	huge := r[0]
 	huge.VideoSamples, huge.VideoBytes = 1<<29, 1<<40

@@ -8,7 +8,7 @@ import (
 
 // piece is a stretch of samples that is contiguous in the sample file.
 type piece struct {
-	at   int64 // within the samples of its segment
+	at   int64 // within what the segment has in mdat
 	file int64 // in the sample file
 	n    int64
 }
@@ -17,7 +17,7 @@ type piece struct {
 // (ISO 14496-12 section 8.7).
 type chunk struct {
 	samples int
-	at      int64 // within the samples of its segment
+	at      int64 // within what the segment has in mdat
 }
 
 // placement is where the samples of one segment are.
@@ -42,6 +42,9 @@ func (r *Reader) make(t table, i int) error {
 		return r.makeVideoRuns(i)
 	case audioRuns:
 		return r.makeAudioRuns(i)
+	case textTimes, textChunks, textPlaces, cues:
+		r.makeText(t, i)
+		return nil
 	}
 	if err := r.locate(i); err != nil {
 		return err
@@ -61,6 +64,27 @@ func (r *Reader) make(t table, i int) error {
 		r.block = be.AppendUint32(r.block, uint32(entry))
 	}
 	return nil
+}
+
+func (r *Reader) makeText(t table, i int) {
+	s := &r.f.segs[i]
+	switch t {
+	case textTimes:
+		s.eachCue(func(d int64, _ media.Time, _ string) {
+			r.block = be.AppendUint32(r.block, 1)
+			r.block = be.AppendUint32(r.block, uint32(d))
+		})
+	case textChunks:
+		r.block = be.AppendUint32(r.block, uint32(s.before+1))
+		r.block = be.AppendUint32(r.block, uint32(s.cues))
+		r.block = be.AppendUint32(r.block, 1)
+	case textPlaces:
+		r.block = be.AppendUint64(r.block, uint64(r.f.dataStart+s.dataAt))
+	case cues:
+		s.eachCue(func(_ int64, t media.Time, layout string) {
+			r.block = appendCue(r.block, t, layout, r.f.zone)
+		})
+	}
 }
 
 // pictures walks the pictures of segment i that are in the file, with the
@@ -216,7 +240,7 @@ func (r *Reader) locate(i int) error {
 	out := placement{r.pieces.pieces[:0], r.pieces.video[:0], r.pieces.audio[:0]}
 	video := media.NewIndexReader(p.Video, nil)
 	audio := media.NewIndexReader(p.Audio, nil)
-	var at int64
+	at := s.cueBytes()
 	fr = NewFragmentIndexReader(p.Fragments)
 	file := fr.Init
 	for n := 0; n < s.Fragments && fr.Next(); n++ {
@@ -233,7 +257,7 @@ func (r *Reader) locate(i int) error {
 	if fr.Err() != nil {
 		return fr.Err()
 	}
-	if at != s.videoBytes+s.audioBytes {
+	if at -= s.cueBytes(); at != s.videoBytes+s.audioBytes {
 		return fmt.Errorf("%w: samples of %d bytes, the row says %d", media.ErrIndex, at, s.videoBytes+s.audioBytes)
 	}
 	r.pieces, r.piecesSeg = out, i

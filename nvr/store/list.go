@@ -124,7 +124,7 @@ func (st *Stream) source(in *RecordingInfo) (mp4.Recording, error) {
 		RunOffset: in.RunOffset, Video: video,
 		VideoSamples: in.VideoSamples, KeySamples: in.KeySamples, VideoBytes: in.VideoBytes, Duration: in.MediaDuration,
 		AudioSamples: in.AudioSamples, AudioBytes: in.AudioBytes, Fragments: in.Fragments, HasOffsets: in.HasOffsets,
-		WallDuration: in.WallDuration,
+		WallDuration: in.WallDuration, Unflushed: in.Uncommitted,
 	}
 	if in.AudioEntryID != 0 {
 		if out.Audio, ok = st.store.entries.get(media.Audio, in.AudioEntryID); !ok {
