@@ -21,8 +21,13 @@ import (
 // when that is.
 const FormatVersion = 1
 
-// MaxSegments is how many recordings one file may have.
-const MaxSegments = 1 << 20
+// MaxSegments is how many recordings one file may have: six weeks of minutes.
+// Each takes half a KB of memory as long as the file is used.
+const MaxSegments = 1 << 16
+
+// ErrEntries says that a media segment would need more than one sample entry
+// of a track.
+var ErrEntries = errors.New("codec parameters change between the recordings")
 
 // Recording is one recording as the source of a file. What stands here comes
 // from its row and has to be true of its Playback: the layout of a file is
@@ -33,6 +38,11 @@ type Recording struct {
 	RunOffset    int32
 	Start        media.Time
 	WallDuration media.Duration
+
+	// PrevMedia and PrevRuns are what the stream had before this recording:
+	// media time, and runs begun. They are for those who serve, not in any file.
+	PrevMedia media.Duration
+	PrevRuns  int32
 
 	Video, Audio *media.SampleEntry // Audio is nil without an audio track
 
@@ -212,6 +222,15 @@ func (f *File) ContentType() string { return f.mimeType }
 // asked for. A whole file hides it with its edit list, a media segment cannot.
 func (f *File) Leading() media.Duration { return f.leading }
 
+// MediaFrom is the media time in the first recording at which what was asked
+// for begins.
+func (f *File) MediaFrom() media.Duration {
+	return media.Duration(f.segs[0].from + f.segs[0].early - f.segs[0].lead)
+}
+
+// Segments is the number of segments.
+func (f *File) Segments() int { return len(f.segs) - 1 }
+
 // Duration is how long the file plays.
 func (f *File) Duration() media.Duration { return media.Duration(f.total().showAt) }
 
@@ -243,7 +262,7 @@ func newFile(segments []Segment, opt Options, fragmented bool) (*File, error) {
 		}
 	}
 	if fragmented && (len(f.videoEntries) > 1 || len(f.audioEntries) > 1) {
-		return nil, errors.New("codec parameters change between the recordings")
+		return nil, ErrEntries
 	}
 	if err := f.sum(opt); err != nil {
 		return nil, err

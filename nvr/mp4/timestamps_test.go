@@ -123,6 +123,17 @@ func TestSubtitlesChangeNoPicture(t *testing.T) {
 	}
 }
 
+// A second that ends less than a unit after the first picture has no cue.
+func TestNoCueLastsNoTime(t *testing.T) {
+	var c counters
+	_, r := recordings(t, seeded(t, 31), 1, shape{fragments: 3, frames: 29, gop: 1, start: t0 - 1}, &c)
+	r[0].WallDuration += 100 // more than the camera counted
+	_, tr := textOf(t, mustNew(t, []Segment{whole(r[0])}, Options{Timestamps: time.UTC}))
+	if len(tr.Samples) != 3 {
+		t.Errorf("%d cues for three seconds", len(tr.Samples))
+	}
+}
+
 func TestYearOfFiveDigitsKeepsTheLength(t *testing.T) {
 	if got := appendCue(nil, media.Time(1<<59), cueLayout, time.UTC); len(got) != cueSize {
 		t.Errorf("%d bytes", len(got))

@@ -60,22 +60,22 @@ func BenchmarkServe(b *testing.B) {
 	r := newRecorder(b, "view")
 	cam := r.camera("main")
 	cam.size = size
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
 	for sent := 0; sent < frames; sent += 250 {
 		cam.send(250)
 		for r.stream("main").Info().Unsynced > 8<<20 {
-			time.Sleep(10 * time.Millisecond)
+			<-tick.C
 		}
 	}
 	cam.run.End("test over")
 	r.restart()
-	var list recordingsJSON
-	r.json(r.path("main/recordings"), &list)
-	row := list.Recordings[0]
-	if row.VideoSamples != frames {
-		b.Fatalf("%d of %d frames were recorded", row.VideoSamples, frames)
+	first, last, kept := r.recorded("main")
+	if kept != frames {
+		b.Fatalf("%d of %d frames were recorded", kept, frames)
 	}
-	video := r.server.URL + r.path("main/view.mp4?s=%d-%d", row.StartID, *row.EndID)
-	length := int64(len(r.get(r.path("main/view.mp4?s=%d-%d", row.StartID, *row.EndID)).body))
+	path := r.path("main/view.mp4?s=%d-%d", first, last)
+	video, length := r.server.URL+path, int64(len(r.get(path).body))
 
 	plain := filepath.Join(b.TempDir(), "plain.mp4")
 	if err := os.WriteFile(plain, make([]byte, length), 0o600); err != nil {

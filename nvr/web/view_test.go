@@ -105,6 +105,9 @@ func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 		t.Errorf("Content-Disposition names %q (%v), want %q", params["filename"], err, want)
 	}
 	etag := whole.header.Get("ETag")
+	if c := whole.header.Get("Cache-Control"); c != "private, max-age=3600" {
+		t.Errorf("Cache-Control %s", c)
+	}
 	if !strings.HasPrefix(etag, `"`) || whole.header.Get("Last-Modified") == "" {
 		t.Errorf("ETag %s, Last-Modified %s", etag, whole.header.Get("Last-Modified"))
 	}
@@ -135,6 +138,13 @@ func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 	if a := r.get(path, "Range", "bytes=0-9", "If-Range", `"other"`); a.status != 200 || len(a.body) != len(whole.body) {
 		t.Errorf("If-Range of another: %d with %d bytes", a.status, len(a.body))
 	}
+	// A date may be that of other bytes.
+	if a := r.get(path, "Range", "bytes=0-9", "If-Range", whole.header.Get("Last-Modified")); a.status != 200 || len(a.body) != len(whole.body) {
+		t.Errorf("If-Range with a date: %d with %d bytes", a.status, len(a.body))
+	}
+	if a := r.get(path, "If-Modified-Since", whole.header.Get("Last-Modified")); a.status != 304 {
+		t.Errorf("If-Modified-Since: %d", a.status)
+	}
 	head := r.ask("HEAD", path, "")
 	if head.status != 200 || head.header.Get("Content-Length") != fmt.Sprint(len(whole.body)) || head.header.Get("ETag") != etag {
 		t.Errorf("HEAD: %d %v", head.status, head.header)
@@ -164,6 +174,9 @@ func TestTagChangesWithTheBytes(t *testing.T) {
 			tag := a.header.Get("ETag")
 			if a.status != 200 || tag == "" {
 				t.Fatalf("%s: %d %.200s", path, a.status, a.body)
+			}
+			if d, c := a.header.Get("Last-Modified"), a.header.Get("Cache-Control"); d != "" || c != "private, no-cache" {
+				t.Fatalf("%s: a file that changes within a second is of %q, and may be kept: %q", path, d, c)
 			}
 			if before, ok := bodies[path+tag]; ok && !bytes.Equal(before, a.body) {
 				t.Fatalf("%s: other bytes under the tag %s", path, tag)
@@ -256,7 +269,9 @@ func TestSpansMeanPartsOfRecordings(t *testing.T) {
 		"":                                    400,
 		"s=":                                  400,
 		"s=x":                                 400,
-		"s=1&ts=true":                         400,
+		"s=1&ts=yes":                          400,
+		"s=1&gaps=none":                       400,
+		"s=1&gaps=cut&gaps=keep":              400,
 		"s=1&x=y":                             400,
 		fmt.Sprintf("s=%d", last+1):           404,
 		fmt.Sprintf("s=%d-%d", first, last+1): 404,

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"holdfast/nvr/media"
+	"holdfast/nvr/mp4/mp4test"
 	"holdfast/nvr/store"
 )
 
@@ -181,6 +182,12 @@ func (r *recorder) ask(method, path, body string, headers ...string) *answer {
 	if err != nil {
 		r.Fatalf("%s %s: %v", method, path, err)
 	}
+	// Every film that is served can be read by others.
+	if where, _, _ := strings.Cut(path, "?"); method == "GET" && resp.StatusCode == 200 && strings.HasSuffix(where, "/view.mp4") {
+		if _, err := mp4test.Read(b); err != nil {
+			r.Errorf("GET %s: %v", path, err)
+		}
+	}
 	return &answer{resp.StatusCode, resp.Header, b}
 }
 
@@ -228,6 +235,9 @@ func TestEveryRouteAsksWhoMay(t *testing.T) {
 		{"GET", "/api/cameras/UUID/main/recordings", "", [3]int{401, 200, 200}},
 		{"GET", "/api/cameras/UUID/main/gaps", "", [3]int{401, 200, 200}},
 		{"GET", "/api/cameras/UUID/main/view.mp4?s=0", "", [3]int{401, 200, 200}},
+		{"GET", "/api/cameras/UUID/main/view.mp4.txt?s=0", "", [3]int{401, 200, 200}},
+		{"GET", "/api/cameras/UUID/main/view.m4s?s=0", "", [3]int{401, 200, 200}},
+		{"GET", "/api/cameras/UUID/main/view.m4s.txt?s=0", "", [3]int{401, 200, 200}},
 		{"GET", "/api/init/1.mp4", "", [3]int{401, 200, 200}},
 		{"POST", "/api/cameras/", `{"shortName":"x","streams":{"main":{"url":"rtsp://192.0.2.1/"}}}`, [3]int{401, 403, 201}},
 		{"DELETE", "/api/cameras/UUID/", "", [3]int{401, 403, 204}},
