@@ -17,10 +17,11 @@ type Reader struct {
 	f   *File
 	pos int64
 
-	block   []byte // the part of a table made last
-	blockAt int64  // where it begins in the file
-	ofTable table  // which table, static when there is none
-	ofSeg   int    // which segment
+	column  []int32 // of a sample index, for the block that is made
+	block   []byte  // the part of a table made last
+	blockAt int64   // where it begins in the file
+	ofTable table   // which table, static when there is none
+	ofSeg   int     // which segment
 
 	pieces    placement
 	piecesSeg int // whose pieces, -1 when nobody's
