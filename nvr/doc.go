@@ -25,6 +25,7 @@
 //	store/                streams, runs, recordings, retention, flush, recovery; owner of every invariant
 //	store/internal/sampledir/  one sample directory: create, append, sync, unlink, list
 //	db/                   the SQLite file, and the only SQL
+//	mp4/mp4test/          reads films as others do, for tests
 //	db/dbtest/            faults of the disk under SQLite, for tests
 //	web/                  HTTP: translates, decides nothing
 //

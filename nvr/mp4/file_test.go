@@ -755,6 +755,54 @@ func TestMuchDataNeedsNoMoreThan64Bits(t *testing.T) {
 	}
 }
 
+// A reader of MP4 finds its way in a file beyond all limits of 32 bits: 16 hours
+// at 90 kHz, 12 GB. Its samples are nowhere.
+func TestLongFileIsReadBack(t *testing.T) {
+	const minutes, rate, size = 1000, 60, 200_000 // pictures a minute
+	var video media.IndexWriter
+	var fr FragmentIndexWriter
+	fr.Init(900)
+	for i := range rate {
+		video.Append(media.Sample{Duration: 90_000, Size: size, Key: i%10 == 0})
+		fr.Append(500, 1, 0)
+	}
+	p := Playback{Video: video.Index(), Fragments: fr.Index()}
+	var segs []Segment
+	for i := range int32(minutes) {
+		segs = append(segs, whole(Recording{
+			ID: 1<<32 | int64(i), OpenID: 1, Start: t0.Add(media.Duration(i) * media.Minute), WallDuration: media.Minute, Duration: media.Minute,
+			Video: testVideo(), VideoSamples: rate, KeySamples: rate / 10, VideoBytes: video.Bytes, Fragments: rate,
+			Playback: func() (Playback, error) { return p, nil },
+		}))
+	}
+	segs[0].From = 100_000
+	f := mustNew(t, segs, Options{Timestamps: time.UTC})
+	r := f.NewReader()
+	defer r.Close()
+	info, err := gomp4.Probe(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const shown = minutes*uint64(media.Minute) - 100_000
+	tr := info.Tracks[0]
+	if info.Duration != shown || tr.EditList[0].MediaTime != 100_000 || tr.EditList[0].SegmentDuration != shown || len(tr.Samples) != minutes*rate {
+		t.Errorf("lasts %d, want %d; edits %+v; %d samples", info.Duration, shown, tr.EditList[0], len(tr.Samples))
+	}
+	tkhd, err := gomp4.ExtractBoxWithPayload(f.NewReader(), nil, gomp4.BoxPath{gomp4.BoxTypeMoov(), gomp4.BoxTypeTrak(), gomp4.BoxTypeTkhd()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range tkhd {
+		if d := b.Payload.(*gomp4.Tkhd).GetDuration(); d != shown || d <= 1<<32 {
+			t.Errorf("a track lasts %d, want %d", d, shown)
+		}
+	}
+	last := tr.Chunks[len(tr.Chunks)-1]
+	if end := last.DataOffset + uint64(last.SamplesPerChunk)*size; end != uint64(f.Size()) || end < 1<<33 {
+		t.Errorf("the last sample ends at %d, the file at %d", end, f.Size())
+	}
+}
+
 func TestServedOverHTTP(t *testing.T) {
 	var c counters
 	f := mixed(t, &c, Options{})
