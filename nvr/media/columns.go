@@ -11,9 +11,9 @@ import (
 // what they take as it does: what an index says of other columns is passed
 // over, whole or damaged.
 
-// Nearly always both numbers of a sample have one or two bytes. No branch tells
-// which, because none could be guessed: of the eight bytes w at a sample, long
-// and longer say whether its numbers have two.
+// Nearly always both numbers of a sample have one or two bytes, and the same as
+// those of the sample before: a branch for each length is guessed right, and
+// nothing waits for where the next sample begins.
 
 // AppendDurations appends the durations of the first n samples, track units.
 func AppendDurations(dst []int32, index []byte, n int) ([]int32, error) {
@@ -22,21 +22,13 @@ func AppendDurations(dst []int32, index []byte, n int) ([]int32, error) {
 	out := dst[base:]
 	at, last := 0, int32(0)
 	for k := range out {
-		if len(index)-at >= 8 && (last > 0 || k == 0) {
-			w := binary.LittleEndian.Uint64(index[at:])
-			long := w >> 7 & 1
-			r := w >> (8 << long)
-			longer := r >> 7 & 1
-			if w>>15&long|r>>15&longer == 0 {
-				at += int(2 + long + longer)
-				if last += unzigzag(short(w, long) >> 1); last < 0 {
-					return dst[:base+k], fmt.Errorf("%w: sample %d has duration %d", ErrIndex, k, last)
-				}
-				out[k] = last
-				continue
-			}
+		var v uint32
+		var next int
+		if at < len(index) && index[at] < 0x80 {
+			v, next = uint32(index[at]), at+1
+		} else {
+			v, next = varintAt(index, at)
 		}
-		v, next := varintAt(index, at)
 		end := skipVarint(index, next)
 		if next == 0 || last == 0 && k > 0 || end > len(index) {
 			return dst[:base+k], columnError(index, at, k)
@@ -57,25 +49,15 @@ func AppendSizes(dst []int32, index []byte, n int) ([]int32, error) {
 	var last [2]int32 // of others, of keys
 	at := 0
 	for k := range out {
-		var v, key uint32
-		end := 0
-		if len(index)-at >= 8 {
-			w := binary.LittleEndian.Uint64(index[at:])
-			long := w >> 7 & 1
-			r := w >> (8 << long)
-			longer := r >> 7 & 1
-			if w>>15&long|r>>15&longer == 0 {
-				key, v = uint32(w&1), short(r, longer)
-				end = at + int(2+long+longer)
-			}
+		next := skipVarint(index, at)
+		var v uint32
+		var end int
+		if next+1 < len(index) && index[next] >= 0x80 && index[next+1] < 0x80 {
+			v, end = uint32(index[next]&0x7f)|uint32(index[next+1])<<7, next+2
+		} else if v, end = varintAt(index, next); end == 0 {
+			return dst[:base+k], columnError(index, next, k)
 		}
-		if end == 0 {
-			next := skipVarint(index, at)
-			if v, end = varintAt(index, next); end == 0 {
-				return dst[:base+k], columnError(index, next, k)
-			}
-			key = uint32(index[at] & 1)
-		}
+		key := index[at] & 1
 		size := last[key] + unzigzag(v)
 		if size <= 0 {
 			return dst[:base+k], fmt.Errorf("%w: sample %d has size %d", ErrIndex, k, size)
@@ -89,20 +71,9 @@ func AppendSizes(dst []int32, index []byte, n int) ([]int32, error) {
 func AppendKeys(dst []int32, index []byte, n int) ([]int32, error) {
 	at := 0
 	for k := range n {
-		end := 0
-		if len(index)-at >= 8 {
-			w := binary.LittleEndian.Uint64(index[at:])
-			long := w >> 7 & 1
-			r := w >> (8 << long)
-			longer := r >> 7 & 1
-			if w>>15&long|r>>15&longer == 0 {
-				end = at + int(2+long+longer)
-			}
-		}
-		if end == 0 {
-			if end = skipVarint(index, skipVarint(index, at)); end > len(index) {
-				return dst, columnError(index, at, k)
-			}
+		end := skipVarint(index, skipVarint(index, at))
+		if end > len(index) {
+			return dst, columnError(index, at, k)
 		}
 		if index[at]&1 != 0 {
 			dst = append(dst, int32(k))
@@ -131,10 +102,6 @@ func AppendOffsets(dst []int32, offsets []byte, n int) ([]int32, error) {
 	}
 	return dst, nil
 }
-
-// short is the number at the start of w, which has two bytes if long is 1, else
-// one.
-func short(w, long uint64) uint32 { return uint32(w&0x7f | w>>1&0x3f80&-long) }
 
 // varintAt reads the varint at b[at:] and returns where the next one is, 0 when
 // it is cut off or has more than 32 bits.
