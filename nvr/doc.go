@@ -19,6 +19,7 @@
 //	cmd/nvr/              the process: flags and wiring
 //	media/                the nouns: access unit, sample entry, time in 90 kHz, the sample index codec
 //	mp4/                  bytes of MP4: init segment, fragment, virtual file, fragment reader
+//	mp4/mp4test/          reads films as others do, for tests
 //	camera/               one RTSP session, and each vendor's quirks
 //	camera/cameratest/    the emulated camera
 //	record/               keeps one stream recording: play, begin and end runs, back off

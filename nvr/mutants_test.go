@@ -640,6 +640,30 @@ var mutants = []mutant{{
 	old:    "if k.Equal(e) {",
 	new:    "if k.Equal(e) && e.Kind < 0 {",
 	test:   "TestDaysOfFaults",
+}, {
+	breaks: "the newest row and the oldest recording in memory leave a hole between them",
+	file:   "nvr/store/list.go",
+	old:    "\tbelow := st.committedNo\n",
+	new:    "\tbelow := st.committedNo - 1\n",
+	test:   "TestEverythingPlaysOnceDuringFlushes",
+}, {
+	breaks: "recorded video goes through the process",
+	file:   "nvr/web/send.go",
+	old:    "if b, ok := left.R.(*body); ok {",
+	new:    "if b, ok := left.R.(*body); ok && b.err != nil {",
+	test:   "TestVideoGoesFromFileToSocket",
+}, {
+	breaks: "a date passes for a version of a file",
+	file:   "nvr/web/view.go",
+	old:    "!strings.HasPrefix(tag, `\"`) {",
+	new:    "!strings.HasPrefix(tag, ``) {",
+	test:   "TestRecordedVideoIsAFileWithRanges",
+}, {
+	breaks: "a file that changes within a second has a date",
+	file:   "nvr/web/view.go",
+	old:    "\tif !ver.file.Unflushed() {\n",
+	new:    "\tif v != (view{text: true}) {\n",
+	test:   "TestTagChangesWithTheBytes",
 }}
 
 func TestMutantsAreCaught(t *testing.T) {

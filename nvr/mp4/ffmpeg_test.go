@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gomp4 "github.com/abema/go-mp4"
 
@@ -257,6 +258,18 @@ func TestFFmpegDecodesEveryFrame(t *testing.T) {
 			gap := mustNew(t, segs, Options{Gaps: KeepGaps})
 			if c.name != "h264 reordered" {
 				check("gap", contents(t, gap), want[15:150])
+			}
+
+			// Subtitles change no picture, and ffmpeg reads them.
+			segs[1].Start = segs[1].Start.Add(media.Second / 2)
+			times := mustNew(t, segs, Options{Gaps: KeepGaps, Timestamps: time.UTC})
+			if c.name != "h264 reordered" {
+				file := check("times", contents(t, times), want[15:150])
+				text := run(t, "ffmpeg", "-v", "error", "-i", file, "-map", "0:s", "-f", "srt", "-")
+				if first, until := segs[0].Start.Add(segs[0].From), segs[2].Start.Add(segs[2].From); !strings.Contains(text, first.Std().UTC().Format(cueLayout)) ||
+					!strings.Contains(text, until.Std().UTC().Format("no video until 15:04:05")) {
+					t.Errorf("subtitles: %s", text)
+				}
 			}
 
 			// Init segment and media segment together are a file as well.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +21,13 @@ import (
 // when that is.
 const FormatVersion = 1
 
-// MaxSegments is how many recordings one file may have.
-const MaxSegments = 1 << 20
+// MaxSegments is how many recordings one file may have: six weeks of minutes.
+// Each takes half a KB of memory as long as the file is used.
+const MaxSegments = 1 << 16
+
+// ErrEntries says that a media segment would need more than one sample entry
+// of a track.
+var ErrEntries = errors.New("codec parameters change between the recordings")
 
 // Recording is one recording as the source of a file. What stands here comes
 // from its row and has to be true of its Playback: the layout of a file is
@@ -33,6 +39,11 @@ type Recording struct {
 	Start        media.Time
 	WallDuration media.Duration
 
+	// PrevMedia and PrevRuns are what the stream had before this recording:
+	// media time, and runs begun. They are for those who serve, not in any file.
+	PrevMedia media.Duration
+	PrevRuns  int32
+
 	Video, Audio *media.SampleEntry // Audio is nil without an audio track
 
 	VideoSamples, KeySamples int
@@ -42,6 +53,10 @@ type Recording struct {
 	AudioBytes               int64
 	Fragments                int
 	HasOffsets, TrailingZero bool
+
+	// Unflushed says that there is no row yet: what stands here may become
+	// something else. It changes no byte.
+	Unflushed bool
 
 	// Playback loads the indexes; it is called only when bytes are asked for
 	// that need them, maybe more than once, from any goroutine that reads. For
@@ -86,9 +101,9 @@ type Options struct {
 	Gaps      Gaps // a media segment always closes them
 	VideoOnly bool // leave the audio out
 
-	// Timestamps asks for a subtitle track that tells the time. It has its
-	// place here and is not built yet: New refuses it.
-	Timestamps bool
+	// Timestamps asks for a subtitle track that tells the wall time in this
+	// zone; nil for none. A media segment cannot have one.
+	Timestamps *time.Location
 }
 
 // File is an MP4 over many recordings that is never materialised. It does not
@@ -104,8 +119,9 @@ type File struct {
 	mimeType  string
 	leading   media.Duration
 
-	fragmented   bool // a media segment
-	offsets      bool // some segment has composition offsets
+	fragmented   bool           // a media segment
+	offsets      bool           // some segment has composition offsets
+	zone         *time.Location // of the subtitle track, nil without
 	videoEntries []*media.SampleEntry
 	audioEntries []*media.SampleEntry
 
@@ -136,9 +152,12 @@ type segment struct {
 	videoBytes, audioBytes   int64
 	videoChunks, audioChunks int
 	videoEntry, audioEntry   int // from 1
+	cues                     int // of the subtitle track
 
 	videoAt, keyAt, audioAt    int64 // samples
 	videoChunkAt, audioChunkAt int64
+	cueAt                      int64
+	before                     int64 // segments
 	dataAt                     int64 // bytes
 	mediaAt                    int64 // media time of the video track: leads count
 	showAt                     int64 // presentation time, also media time of the audio track
@@ -180,6 +199,12 @@ func NewMediaSegment(segments []Segment, opt Options) (*File, error) {
 	return f, nil
 }
 
+// Unflushed reports whether a recording of the file has no row yet: the same
+// segments may give another file later.
+func (f *File) Unflushed() bool {
+	return slices.ContainsFunc(f.segs, func(s segment) bool { return s.Unflushed })
+}
+
 // Size is the length of the file in bytes.
 func (f *File) Size() int64 { return f.size }
 
@@ -197,6 +222,15 @@ func (f *File) ContentType() string { return f.mimeType }
 // asked for. A whole file hides it with its edit list, a media segment cannot.
 func (f *File) Leading() media.Duration { return f.leading }
 
+// MediaFrom is the media time in the first recording at which what was asked
+// for begins.
+func (f *File) MediaFrom() media.Duration {
+	return media.Duration(f.segs[0].from + f.segs[0].early - f.segs[0].lead)
+}
+
+// Segments is the number of segments.
+func (f *File) Segments() int { return len(f.segs) - 1 }
+
 // Duration is how long the file plays.
 func (f *File) Duration() media.Duration { return media.Duration(f.total().showAt) }
 
@@ -208,10 +242,10 @@ func newFile(segments []Segment, opt Options, fragmented bool) (*File, error) {
 		return nil, errors.New("no recording")
 	case len(segments) > MaxSegments:
 		return nil, fmt.Errorf("%d recordings, more than %d: %w", len(segments), MaxSegments, ErrTooLarge)
-	case opt.Timestamps:
-		return nil, fmt.Errorf("timestamp track: %w", errors.ErrUnsupported)
+	case opt.Timestamps != nil && fragmented:
+		return nil, errors.New("a media segment has no subtitles")
 	}
-	f := &File{segs: make([]segment, len(segments)+1), fragmented: fragmented}
+	f := &File{segs: make([]segment, len(segments)+1), fragmented: fragmented, zone: opt.Timestamps}
 	for i := range segments {
 		s := &f.segs[i]
 		s.Segment = segments[i]
@@ -228,7 +262,7 @@ func newFile(segments []Segment, opt Options, fragmented bool) (*File, error) {
 		}
 	}
 	if fragmented && (len(f.videoEntries) > 1 || len(f.audioEntries) > 1) {
-		return nil, errors.New("codec parameters change between the recordings")
+		return nil, ErrEntries
 	}
 	if err := f.sum(opt); err != nil {
 		return nil, err
@@ -390,12 +424,16 @@ func (f *File) sum(opt Options) error {
 		if p.lead+p.shown() > math.MaxInt32 {
 			return fmt.Errorf("%s: %w: a gap of %v behind it", name(p.ID), ErrTooLarge, media.Duration(p.gap))
 		}
+		if f.zone != nil {
+			p.cues = p.countCues()
+		}
+		s.before, s.cueAt = p.before+1, p.cueAt+int64(p.cues)
 		s.videoAt = p.videoAt + int64(p.pictures())
 		s.keyAt = p.keyAt + int64(p.keys)
 		s.audioAt = p.audioAt + int64(p.sounds())
 		s.videoChunkAt = p.videoChunkAt + int64(p.videoChunks)
 		s.audioChunkAt = p.audioChunkAt + int64(p.audioChunks)
-		s.dataAt = p.dataAt + p.videoBytes + p.audioBytes
+		s.dataAt = p.dataAt + p.cueBytes() + p.videoBytes + p.audioBytes
 		s.mediaAt = p.mediaAt + p.lead + p.shown()
 		s.showAt = p.showAt + p.shown()
 	}
@@ -524,6 +562,12 @@ func (f *File) describe(opt Options) {
 		put(s.ID, int64(s.OpenID), int64(s.Start), int64(s.From), int64(s.To), int64(s.WallDuration), int64(s.Duration),
 			int64(s.VideoSamples), int64(s.KeySamples), s.VideoBytes, int64(s.AudioSamples), s.AudioBytes,
 			int64(s.Fragments), flag(s.TrailingZero), flag(s.HasOffsets))
+		if f.zone != nil {
+			// Rules of a zone may change with the program's zone data.
+			_, from := s.wallStart().Std().In(f.zone).Zone()
+			_, to := s.Start.Add(s.To).Std().In(f.zone).Zone()
+			put(-1, int64(from), int64(to))
+		}
 	}
 	f.etag = `"` + hex.EncodeToString(h.Sum(nil)[:20]) + `"`
 }

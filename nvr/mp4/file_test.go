@@ -440,6 +440,7 @@ func TestAnyRangeIsThatOfTheWholeFile(t *testing.T) {
 	for name, make := range map[string]func(*counters) *File{
 		"movie":    func(c *counters) *File { return mixed(t, c, Options{Gaps: KeepGaps}) },
 		"no audio": func(c *counters) *File { return mixed(t, c, Options{VideoOnly: true}) },
+		"times":    func(c *counters) *File { return mixed(t, c, Options{Timestamps: time.UTC, Gaps: KeepGaps}) },
 		"segment":  func(c *counters) *File { return segmentFile(t, c) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -568,6 +569,7 @@ func TestBytesAreThoseOfTheFormatVersion(t *testing.T) {
 		"gaps":    "e05ca357ce6dc142",
 		"video":   "0a5c455c9f6e9a8a",
 		"segment": "1a64d247a209a66e",
+		"times":   "16f16007a7b2a079",
 	}
 	if FormatVersion != 1 {
 		t.Fatal("the digests are those of version 1")
@@ -576,6 +578,7 @@ func TestBytesAreThoseOfTheFormatVersion(t *testing.T) {
 	for name, f := range map[string]*File{
 		"mixed": mixed(t, &c, Options{}), "gaps": mixed(t, &c, Options{Gaps: KeepGaps}),
 		"video": mixed(t, &c, Options{VideoOnly: true}), "segment": segmentFile(t, &c),
+		"times": mixed(t, &c, Options{Timestamps: time.UTC, Gaps: KeepGaps}),
 	} {
 		sum := sha256.Sum256(contents(t, f))
 		if got := hex.EncodeToString(sum[:8]); got != goldens[name] {
@@ -602,6 +605,8 @@ func TestTagChangesWithWhateverChangesBytes(t *testing.T) {
 	add("base", base(), Options{})
 	add("gaps", base(), Options{Gaps: KeepGaps})
 	add("video only", base(), Options{VideoOnly: true})
+	add("times", base(), Options{Timestamps: time.UTC})
+	add("times elsewhere", base(), Options{Timestamps: time.FixedZone("there", 3600)})
 	for title, change := range map[string]func(s *Segment){
 		"id":    func(s *Segment) { s.ID++ },
 		"open":  func(s *Segment) { s.OpenID++ },
@@ -725,8 +730,8 @@ func TestNonsenseIsRefused(t *testing.T) {
 			t.Errorf("%s is taken", title)
 		}
 	}
-	if _, err := New([]Segment{whole(r[0])}, Options{Timestamps: true}); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("timestamps: %v", err)
+	if _, err := NewMediaSegment([]Segment{whole(r[0])}, Options{Timestamps: time.UTC}); err == nil {
+		t.Error("a media segment with subtitles is made")
 	}
 	huge := r[0]
 	huge.VideoSamples, huge.VideoBytes = 1<<29, 1<<40
@@ -747,6 +752,54 @@ func TestMuchDataNeedsNoMoreThan64Bits(t *testing.T) {
 	f := mustNew(t, segs, Options{})
 	if f.Size() < 400<<33 {
 		t.Errorf("size is %d", f.Size())
+	}
+}
+
+// A reader of MP4 finds its way in a file beyond all limits of 32 bits: 16 hours
+// at 90 kHz, 12 GB. Its samples are nowhere.
+func TestLongFileIsReadBack(t *testing.T) {
+	const minutes, rate, size = 1000, 60, 200_000 // pictures a minute
+	var video media.IndexWriter
+	var fr FragmentIndexWriter
+	fr.Init(900)
+	for i := range rate {
+		video.Append(media.Sample{Duration: 90_000, Size: size, Key: i%10 == 0})
+		fr.Append(500, 1, 0)
+	}
+	p := Playback{Video: video.Index(), Fragments: fr.Index()}
+	var segs []Segment
+	for i := range int32(minutes) {
+		segs = append(segs, whole(Recording{
+			ID: 1<<32 | int64(i), OpenID: 1, Start: t0.Add(media.Duration(i) * media.Minute), WallDuration: media.Minute, Duration: media.Minute,
+			Video: testVideo(), VideoSamples: rate, KeySamples: rate / 10, VideoBytes: video.Bytes, Fragments: rate,
+			Playback: func() (Playback, error) { return p, nil },
+		}))
+	}
+	segs[0].From = 100_000
+	f := mustNew(t, segs, Options{Timestamps: time.UTC})
+	r := f.NewReader()
+	defer r.Close()
+	info, err := gomp4.Probe(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const shown = minutes*uint64(media.Minute) - 100_000
+	tr := info.Tracks[0]
+	if info.Duration != shown || tr.EditList[0].MediaTime != 100_000 || tr.EditList[0].SegmentDuration != shown || len(tr.Samples) != minutes*rate {
+		t.Errorf("lasts %d, want %d; edits %+v; %d samples", info.Duration, shown, tr.EditList[0], len(tr.Samples))
+	}
+	tkhd, err := gomp4.ExtractBoxWithPayload(f.NewReader(), nil, gomp4.BoxPath{gomp4.BoxTypeMoov(), gomp4.BoxTypeTrak(), gomp4.BoxTypeTkhd()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range tkhd {
+		if d := b.Payload.(*gomp4.Tkhd).GetDuration(); d != shown || d <= 1<<32 {
+			t.Errorf("a track lasts %d, want %d", d, shown)
+		}
+	}
+	last := tr.Chunks[len(tr.Chunks)-1]
+	if end := last.DataOffset + uint64(last.SamplesPerChunk)*size; end != uint64(f.Size()) || end < 1<<33 {
+		t.Errorf("the last sample ends at %d, the file at %d", end, f.Size())
 	}
 }
 

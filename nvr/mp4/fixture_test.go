@@ -319,7 +319,8 @@ func readTracks(b []byte) (tracks []track, err error) {
 		}
 		stsz := t["stsz"]
 		n := int(u32(stsz[8:]))
-		if len(stsz) != 12+4*n {
+		same := u32(stsz[4:])
+		if same == 0 && len(stsz) != 12+4*n || same != 0 && len(stsz) != 12 {
 			return errors.New("stsz has another length")
 		}
 		tr.Samples = make([]sampleRow, n)
@@ -362,7 +363,10 @@ func readTracks(b []byte) (tracks []track, err error) {
 			}
 			off := u64(co64)
 			for range u32(stsc[4:]) {
-				l := uint64(u32(stsz[12+4*i:]))
+				l := uint64(same)
+				if same == 0 {
+					l = uint64(u32(stsz[12+4*i:]))
+				}
 				tr.Samples[i].Data = b[off : off+l]
 				tr.Samples[i].Entry = u32(stsc[8:])
 				off += l

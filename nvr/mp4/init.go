@@ -50,14 +50,14 @@ func AppendInit(dst []byte, video, audio *media.SampleEntry, about *About) ([]by
 	}
 	b.fileType(brands)
 	b.begin("moov")
-	b.movieHeader(0, 0)
+	b.movieHeader(0, 0, audioTrack+1)
 	for _, e := range []*media.SampleEntry{video, audio} {
 		if e == nil {
 			continue
 		}
 		b.begin("trak")
 		w, h := displaySize(e)
-		b.trackHeader(e.Kind, 0, 0, w, h)
+		b.trackHeader(trackOf(e.Kind), 0, 0, w, h)
 		b.beginMedia(e, 0, 0)
 		b.sampleDescriptions(e)
 		b.emptyTables()
@@ -121,25 +121,26 @@ func (b *builder) fileType(brands []string) {
 // since1904 is the difference between the epochs of MP4 and of Unix, seconds.
 const since1904 = 2_082_844_800
 
-// movieHeader appends mvhd; created is in seconds since 1904, 0 if unknown.
-func (b *builder) movieHeader(created uint64, duration int64) {
+// movieHeader appends mvhd; created is in seconds since 1904, 0 if unknown,
+// next is a track id that is free.
+func (b *builder) movieHeader(created uint64, duration int64, next uint32) {
 	b.box(&gomp4.Mvhd{
 		FullBox:        gomp4.FullBox{Version: 1},
 		CreationTimeV1: created, ModificationTimeV1: created,
 		Timescale: timescale, DurationV1: uint64(duration),
 		Rate: 0x10000, Volume: 0x100, Matrix: unity(),
-		NextTrackID: audioTrack + 1,
+		NextTrackID: next,
 	})
 }
 
-func (b *builder) trackHeader(k media.Kind, created uint64, duration int64, width, height uint16) {
+func (b *builder) trackHeader(id uint32, created uint64, duration int64, width, height uint16) {
 	t := &gomp4.Tkhd{
 		FullBox:        gomp4.FullBox{Version: 1, Flags: [3]byte{0, 0, 3}}, // enabled, in movie
 		CreationTimeV1: created, ModificationTimeV1: created,
-		TrackID: trackOf(k), DurationV1: uint64(duration), Matrix: unity(),
+		TrackID: id, DurationV1: uint64(duration), Matrix: unity(),
 		Width: uint32(width) << 16, Height: uint32(height) << 16,
 	}
-	if k == media.Audio {
+	if id == audioTrack {
 		t.Volume = 0x100
 	}
 	b.box(t)
@@ -157,23 +158,30 @@ func displaySize(e *media.SampleEntry) (w, h uint16) {
 // beginMedia appends mdia up to stbl, which it leaves open; duration is in
 // units of the entry's timescale.
 func (b *builder) beginMedia(e *media.SampleEntry, created uint64, duration int64) {
+	if e.Kind == media.Audio {
+		b.beginMediaOf("soun", "audio", &gomp4.Smhd{}, e.Timescale, created, duration)
+	} else {
+		b.beginMediaOf("vide", "video", &gomp4.Vmhd{FullBox: gomp4.FullBox{Flags: [3]byte{0, 0, 1}}}, e.Timescale, created, duration)
+	}
+}
+
+// beginMediaOf is beginMedia for any handler with its media header; nil is the
+// null media header (ISO 14496-12 section 12.6.2).
+func (b *builder) beginMediaOf(handler, title string, header gomp4.IImmutableBox, timescale uint32, created uint64, duration int64) {
 	b.begin("mdia")
 	b.box(&gomp4.Mdhd{
 		FullBox:        gomp4.FullBox{Version: 1},
 		CreationTimeV1: created, ModificationTimeV1: created,
-		Timescale: e.Timescale, DurationV1: uint64(duration),
+		Timescale: timescale, DurationV1: uint64(duration),
 		Language: [3]byte{'u' - 0x60, 'n' - 0x60, 'd' - 0x60},
 	})
-	handler, title := "vide", "video"
-	if e.Kind == media.Audio {
-		handler, title = "soun", "audio"
-	}
 	b.box(&gomp4.Hdlr{HandlerType: [4]byte([]byte(handler)), Name: title})
 	b.begin("minf")
-	if e.Kind == media.Audio {
-		b.box(&gomp4.Smhd{})
+	if header != nil {
+		b.box(header)
 	} else {
-		b.box(&gomp4.Vmhd{FullBox: gomp4.FullBox{Flags: [3]byte{0, 0, 1}}})
+		b.full("nmhd", 0, 0)
+		b.end()
 	}
 	b.begin("dinf")
 	b.begin("dref")

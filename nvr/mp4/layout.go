@@ -32,9 +32,13 @@ const (
 	audioSizes
 	audioChunks
 	audioPlaces
+	textTimes
+	textChunks
+	textPlaces
 	videoRuns // the truns of a media segment
 	audioRuns
-	samples // the payload
+	samples // the payload: of each segment its cues, then its samples
+	cues    // never a section: the cues of one segment, made within samples
 )
 
 // Sizes of rows, bytes.
@@ -68,6 +72,12 @@ func (f *File) place(t table, s *segment) int64 {
 		return s.audioChunkAt * chunksRow
 	case audioPlaces:
 		return s.audioChunkAt * placesRow
+	case textTimes:
+		return s.cueAt * timesRow
+	case textChunks:
+		return s.before * chunksRow
+	case textPlaces:
+		return s.before * placesRow
 	case videoRuns:
 		shape := f.runShape(media.Video)
 		return s.videoChunkAt*trunSize + s.videoAt*int64(shape.size(1)-trunSize)
@@ -158,7 +168,11 @@ func (b *layoutBuilder) movie() {
 	created := uint64(max(0, first.Start.Add(first.From).Std().Unix()+since1904))
 	b.fileType(brands)
 	b.begin("moov")
-	b.movieHeader(created, all.showAt)
+	next := uint32(audioTrack + 1)
+	if f.zone != nil {
+		next = textTrack + 1
+	}
+	b.movieHeader(created, all.showAt, next)
 
 	b.begin("trak")
 	var w, h uint16
@@ -167,7 +181,7 @@ func (b *layoutBuilder) movie() {
 		w, h = max(w, ew), max(h, eh)
 	}
 	edits := f.videoEdits()
-	b.trackHeader(media.Video, created, shownBy(edits), w, h)
+	b.trackHeader(videoTrack, created, shownBy(edits), w, h)
 	b.editList(edits)
 	b.beginMedia(f.videoEntries[0], created, all.mediaAt)
 	b.sampleDescriptions(f.videoEntries...)
@@ -185,7 +199,7 @@ func (b *layoutBuilder) movie() {
 	if all.audioAt > 0 {
 		b.begin("trak")
 		edits := f.audioEdits()
-		b.trackHeader(media.Audio, created, shownBy(edits), 0, 0)
+		b.trackHeader(audioTrack, created, shownBy(edits), 0, 0)
 		b.editList(edits)
 		b.beginMedia(f.audioEntries[0], created, f.soundPos(all.showAt)-f.soundFirst)
 		b.sampleDescriptions(f.audioEntries...)
@@ -193,6 +207,25 @@ func (b *layoutBuilder) movie() {
 		b.counted("stsz", 0, all.audioAt, audioSizes)
 		b.counted("stsc", 0, all.audioChunkAt, audioChunks)
 		b.counted("co64", 0, all.audioChunkAt, audioPlaces)
+		b.endMedia()
+		b.end()
+	}
+
+	if f.zone != nil {
+		b.begin("trak")
+		b.trackHeader(textTrack, created, all.showAt, w, h)
+		b.beginMediaOf("sbtl", "time", nil, timescale, created, all.showAt)
+		b.full("stsd", 0, 0)
+		b.u32(1)
+		b.timedText(w, h)
+		b.end()
+		b.counted("stts", 0, all.cueAt, textTimes)
+		b.full("stsz", 0, 0)
+		b.u32(uint32(cueSize)) // all have this size
+		b.u32(uint32(min(all.cueAt, math.MaxUint32)))
+		b.end()
+		b.counted("stsc", 0, all.before, textChunks)
+		b.counted("co64", 0, all.before, textPlaces)
 		b.endMedia()
 		b.end()
 	}

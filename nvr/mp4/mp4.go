@@ -32,6 +32,7 @@ import (
 const (
 	videoTrack = 1
 	audioTrack = 2
+	textTrack  = 3 // of virtual files only
 )
 
 // timescale is that of the movie and of every video track, units a second.

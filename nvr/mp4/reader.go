@@ -17,10 +17,11 @@ type Reader struct {
 	f   *File
 	pos int64
 
-	block   []byte // the part of a table made last
-	blockAt int64  // where it begins in the file
-	ofTable table  // which table, static when there is none
-	ofSeg   int    // which segment
+	column  []int32 // of a sample index, for the block that is made
+	block   []byte  // the part of a table made last
+	blockAt int64   // where it begins in the file
+	ofTable table   // which table, static when there is none
+	ofSeg   int     // which segment
 
 	pieces    placement
 	piecesSeg int // whose pieces, -1 when nobody's
@@ -149,7 +150,10 @@ func (r *Reader) send(w io.Writer, at, n int64) (int64, error) {
 	}
 	k, err := io.CopyN(w, src, n)
 	if err == io.EOF {
-		err = fmt.Errorf("%s: read sample file: %w", name(r.f.segs[r.payloadSeg].ID), io.ErrUnexpectedEOF)
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil { // of the file or of w: a kernel that copies does not say
+		err = fmt.Errorf("%s: send sample file: %w", name(r.f.segs[r.payloadSeg].ID), err)
 	}
 	return k, err
 }
@@ -164,22 +168,25 @@ func (r *Reader) at(pos int64) ([]byte, piece, error) {
 	}
 	i := sort.Search(len(f.segs)-1, func(i int) bool { return s.start+f.place(s.table, &f.segs[i+1]) > pos })
 	at := s.start + f.place(s.table, &f.segs[i])
-	if s.table == samples {
-		p, err := r.sample(i, pos-at)
-		return nil, p, err
+	t := s.table
+	want := f.place(t, &f.segs[i+1]) - f.place(t, &f.segs[i])
+	if t == samples {
+		if t, want = cues, f.segs[i].cueBytes(); pos-at >= want {
+			p, err := r.sample(i, pos-at)
+			return nil, p, err
+		}
 	}
-	if r.ofTable != s.table || r.ofSeg != i {
+	if r.ofTable != t || r.ofSeg != i {
 		r.ofTable = static
 		r.block = r.block[:0]
-		if err := r.make(s.table, i); err != nil {
+		if err := r.make(t, i); err != nil {
 			return nil, piece{}, fmt.Errorf("%s: %w", name(f.segs[i].ID), err)
 		}
-		want := f.place(s.table, &f.segs[i+1]) - f.place(s.table, &f.segs[i])
 		if int64(len(r.block)) != want {
 			return nil, piece{}, fmt.Errorf("%s: %w: table %d has %d bytes, the row says %d",
-				name(f.segs[i].ID), media.ErrIndex, s.table, len(r.block), want)
+				name(f.segs[i].ID), media.ErrIndex, t, len(r.block), want)
 		}
-		r.ofTable, r.ofSeg, r.blockAt = s.table, i, at
+		r.ofTable, r.ofSeg, r.blockAt = t, i, at
 	}
 	return r.block[pos-r.blockAt:], piece{}, nil
 }

@@ -124,7 +124,8 @@ func (st *Stream) source(in *RecordingInfo) (mp4.Recording, error) {
 		RunOffset: in.RunOffset, Video: video,
 		VideoSamples: in.VideoSamples, KeySamples: in.KeySamples, VideoBytes: in.VideoBytes, Duration: in.MediaDuration,
 		AudioSamples: in.AudioSamples, AudioBytes: in.AudioBytes, Fragments: in.Fragments, HasOffsets: in.HasOffsets,
-		WallDuration: in.WallDuration,
+		WallDuration: in.WallDuration, Unflushed: in.Uncommitted,
+		PrevMedia: in.PrevMedia, PrevRuns: in.PrevRuns,
 	}
 	if in.AudioEntryID != 0 {
 		if out.Audio, ok = st.store.entries.get(media.Audio, in.AudioEntryID); !ok {
@@ -188,7 +189,13 @@ func (st *Stream) Segments(ctx context.Context, first, last int32) ([]mp4.Record
 		next++
 	}
 	if next <= last {
-		return nil, fmt.Errorf("recording %d/%d: %w", st.id, next, ErrNotFound)
+		st.mu.Lock()
+		newest := st.nextNo - 1
+		st.mu.Unlock()
+		if next > newest {
+			return nil, fmt.Errorf("recording %d/%d: %w: the newest is %d", st.id, next, ErrNotFound, newest)
+		}
+		return nil, fmt.Errorf("recording %d/%d: %w: it was deleted, or nothing of it was kept", st.id, next, ErrNotFound)
 	}
 	return out, nil
 }

@@ -25,7 +25,7 @@ import (
 
 // viewer is a client of live.m4s.
 type viewer struct {
-	*testing.T
+	testing.TB
 	conn *websocket.Conn
 }
 
@@ -40,7 +40,7 @@ func (r *recorder) watch(path string, headers ...string) (*viewer, *http.Respons
 	}
 	c.SetReadLimit(8 << 20)
 	r.Cleanup(func() { c.CloseNow() })
-	return &viewer{r.T, c}, resp, nil
+	return &viewer{r.TB, c}, resp, nil
 }
 
 // message is what came: a text, or headers and a fragment.

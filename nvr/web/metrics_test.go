@@ -48,7 +48,7 @@ func TestMetricsAreWhatTheStoreSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, _ := r.store.Camera(uuid)
-	short := &feed{T: t, run: c.Stream("main").Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
+	short := &feed{TB: t, run: c.Stream("main").Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
 	short.send(2)
 	short.run.End("test over")
 	// When all is durable and committed, it stays as it is.

@@ -2,10 +2,12 @@ package web
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"holdfast/nvr/media"
 	"holdfast/nvr/mp4"
 )
 
@@ -23,20 +25,21 @@ type version struct {
 	name string // for Content-Disposition
 	file *mp4.File
 	used time.Time
+
+	// Of a media segment: what the stream had recorded before it, and how many
+	// runs it had begun.
+	prevMedia media.Duration
+	runs      int32
 }
 
-// Bounds of what is remembered. One version takes some hundred bytes for each
-// recording, and a second or two of samples of one that grows.
+// Bounds of what is remembered. One version takes half a KB for each
+// recording, and a second or two of samples of one that grows. Of files whose
+// recordings have rows nothing needs to be remembered.
 const (
 	mostVersions = 16
+	mostSegments = 1 << 15 // of all but the newest one
 	versionTime  = 10 * time.Minute
-
-	// settledAfter is when no recording grows any more that ended so long ago.
-	settledAfter = 6 * time.Minute
 )
-
-// mayGrow reports whether the file may be another one at the next look.
-func (v *version) mayGrow(now time.Time) bool { return now.Sub(v.file.ModTime()) < settledAfter }
 
 // find returns the version of a request that names one.
 func (v *versions) find(r *http.Request, now time.Time) (version, bool) {
@@ -56,19 +59,20 @@ func (v *versions) find(r *http.Request, now time.Time) (version, bool) {
 	return version{}, false
 }
 
-// keep remembers a version, in the place of the one unused longest.
+// keep remembers a version, and forgets those unused longest that are too many
+// then.
 func (v *versions) keep(k version) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.kept) < mostVersions {
-		v.kept = append(v.kept, k)
-		return
-	}
-	oldest := 0
-	for i := range v.kept {
-		if v.kept[i].used.Before(v.kept[oldest].used) {
-			oldest = i
+	slices.SortFunc(v.kept, func(a, b version) int { return b.used.Compare(a.used) })
+	n, segments := 0, k.file.Segments()
+	for _, old := range v.kept {
+		segments += old.file.Segments()
+		if n == mostVersions-1 || segments > mostSegments {
+			break
 		}
+		n++
 	}
-	v.kept[oldest] = k
+	clear(v.kept[n:])
+	v.kept = append(v.kept[:n], k)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,10 +15,7 @@ import (
 	"holdfast/nvr/store"
 )
 
-// maxSegments bounds the recordings of one file.
-const maxSegments = 1 << 20
-
-// span is one `s` parameter of view.mp4:
+// span is one `s` parameter of view.mp4 and view.m4s:
 //
 //	START[-END][@OPEN][.[REL_START]-[REL_END]]
 //
@@ -97,10 +93,13 @@ func parseSpan(text string) (span, error) {
 // segments finds what a span means. Every recording from START to END has to
 // exist.
 func (sp span) segments(ctx context.Context, st *store.Stream, out []mp4.Segment) ([]mp4.Segment, error) {
-	if n := int64(sp.last) - int64(sp.first) + 1; n > int64(maxSegments-len(out)) {
-		return nil, badRequest("more than %d recordings in one file", maxSegments)
+	if n := int64(sp.last) - int64(sp.first) + 1; n > int64(mp4.MaxSegments-len(out)) {
+		return nil, badRequest("more than %d recordings in one file: ask for a shorter part", mp4.MaxSegments)
 	}
 	recs, err := st.Segments(ctx, sp.first, sp.last)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, &httpError{http.StatusNotFound, err.Error() + "; …/recordings lists what there is"}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +107,9 @@ func (sp span) segments(ctx context.Context, st *store.Stream, out []mp4.Segment
 	before := len(out)
 	for i, rec := range recs {
 		if sp.open != 0 && rec.OpenID != sp.open {
-			return nil, &httpError{http.StatusNotFound, fmt.Sprintf("recording %d is of open %d, not %d", int(sp.first)+i, rec.OpenID, sp.open)}
+			return nil, &httpError{http.StatusNotFound, fmt.Sprintf(
+				"recording %d is of open %d, not %d: what had this number was lost before it was kept; …/recordings lists what there is",
+				int(sp.first)+i, rec.OpenID, sp.open)}
 		}
 		from, to := sp.from-at, rec.WallDuration
 		if sp.hasTo {
@@ -130,39 +131,75 @@ func (sp span) segments(ctx context.Context, st *store.Stream, out []mp4.Segment
 	return out, nil
 }
 
-func (s *server) viewMP4(w http.ResponseWriter, r *http.Request) error {
-	q, err := parameters(r, nil, "s")
+// view serves recorded video: view.mp4, view.m4s, and what they consist of as
+// text.
+type view struct {
+	segment bool // one media segment, else a whole file
+	text    bool
+}
+
+func (s *server) view(v view) http.Handler {
+	return s.handle(viewVideo, func(w http.ResponseWriter, r *http.Request) error { return s.serveView(w, r, v) })
+}
+
+func (s *server) serveView(w http.ResponseWriter, r *http.Request, v view) error {
+	single := []string{"gaps", "ts"}
+	if v.segment {
+		single = nil
+	}
+	q, err := parameters(r, single, "s")
 	if err != nil {
 		return err
 	}
 	if len(q["s"]) == 0 {
-		return badRequest("parameter s is missing: which recordings?")
+		return badRequest("parameter s is missing: which recordings? For example s=1-5")
 	}
 	cam, st, err := s.streamOf(r)
 	if err != nil {
 		return err
 	}
-	v, ok := s.versions.find(r, s.Now())
+	ver, ok := s.versions.find(r, s.Now())
 	if !ok {
-		if v, err = s.newVersion(r, q["s"], cam, st); err != nil {
+		if ver, err = s.newVersion(r, q, v, cam, st); err != nil {
 			return err
 		}
 	}
-	body := &reader{Reader: v.file.NewReader()}
+	if v.text {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_ = ver.file.Describe(w) // the caller has gone: nobody to tell
+		return nil
+	}
+	body := &body{Reader: ver.file.NewReader()}
 	defer body.Close()
 
 	h := w.Header()
-	h.Set("Content-Type", v.file.ContentType())
-	h.Set("Content-Disposition", attachment(v.name))
-	h.Set("Cache-Control", "private, max-age=3600")
-	if v.mayGrow(s.Now()) {
-		h.Set("Cache-Control", "private, no-cache")
+	h.Set("Content-Type", ver.file.ContentType())
+	h.Set("ETag", ver.file.ETag())
+	if v.segment {
+		h.Set("X-Prev-Media-Duration", strconv.FormatInt(int64(ver.prevMedia), 10))
+		h.Set("X-Runs", strconv.Itoa(int(ver.runs)))
+		if l := ver.file.Leading(); l > 0 {
+			h.Set("X-Leading-Media-Duration", strconv.FormatInt(int64(l), 10))
+		}
+	} else {
+		h.Set("Content-Disposition", attachment(ver.name))
+		// A browser shows a video opened by itself in a page of its own making.
+		h.Del("Content-Security-Policy")
 	}
-	h.Set("ETag", v.file.ETag())
-	// A browser shows a video opened by itself in a page of its own making.
-	h.Del("Content-Security-Policy")
-	http.ServeContent(newPatient(w), r, "", v.file.ModTime(), body)
-	if body.err != nil && r.Context().Err() == nil {
+	// A file that may be another one within the second has no date: it would
+	// pass for a version of it.
+	var modified time.Time
+	if !ver.file.Unflushed() {
+		h.Set("Cache-Control", "private, max-age=3600")
+		modified = ver.file.ModTime()
+	}
+	if tag := r.Header.Get("If-Range"); tag != "" && !strings.HasPrefix(tag, `"`) {
+		// The same date may stand for other bytes, after an update of the
+		// recorder or when its clock was set; a tag does not.
+		r.Header.Del("Range")
+	}
+	http.ServeContent(newPatient(w), r, "", modified, body)
+	if body.err != nil && !clientGone(r, body.err) {
 		// The length was promised: the server cuts the connection, and so the
 		// client knows.
 		s.log.Error("sending of recorded video ended early", "camera", cam.Name, "stream", st.Type(), "s", q["s"], "err", body.err)
@@ -171,9 +208,24 @@ func (s *server) viewMP4(w http.ResponseWriter, r *http.Request) error {
 }
 
 // newVersion lays out the file that a request asks for, as it is now.
-func (s *server) newVersion(r *http.Request, spans []string, cam *store.Camera, st *store.Stream) (version, error) {
+func (s *server) newVersion(r *http.Request, q url.Values, v view, cam *store.Camera, st *store.Stream) (version, error) {
+	var opt mp4.Options
+	switch g := q.Get("gaps"); g {
+	case "", "cut":
+	case "keep":
+		opt.Gaps = mp4.KeepGaps
+	default:
+		return version{}, badRequest("gaps is %q, neither keep nor cut", g)
+	}
+	switch ts := q.Get("ts"); ts {
+	case "", "false":
+	case "true":
+		opt.Timestamps = s.Store.TimeZone()
+	default:
+		return version{}, badRequest("ts is %q, neither true nor false", ts)
+	}
 	var segments []mp4.Segment
-	for _, text := range spans {
+	for _, text := range q["s"] {
 		sp, err := parseSpan(text)
 		if err != nil {
 			return version{}, err
@@ -182,78 +234,37 @@ func (s *server) newVersion(r *http.Request, spans []string, cam *store.Camera, 
 			return version{}, err
 		}
 	}
-	f, err := mp4.New(segments, mp4.Options{})
-	if errors.Is(err, mp4.ErrTooLarge) {
-		return version{}, badRequest("%v: ask for a shorter part", err)
+	layOut := mp4.New
+	if v.segment {
+		// /api/init/<id>.mp4, which it goes with, has no sound.
+		layOut, opt.VideoOnly = mp4.NewMediaSegment, true
 	}
-	if err != nil {
+	f, err := layOut(segments, opt)
+	switch {
+	case errors.Is(err, mp4.ErrTooLarge) && opt.Gaps == mp4.KeepGaps:
+		return version{}, badRequest("%v: ask for a shorter part, or for gaps=cut", err)
+	case errors.Is(err, mp4.ErrTooLarge):
+		return version{}, badRequest("%v: ask for a shorter part", err)
+	case errors.Is(err, mp4.ErrEntries):
+		return version{}, badRequest("%v: ask for what is before and after by itself", err)
+	case err != nil:
 		return version{}, err
 	}
-	start := segments[0].Start.Add(segments[0].From).Std().In(s.Store.TimeZone())
-	v := version{
-		uri: r.URL.RequestURI(), name: start.Format("20060102150405") + "-" + cam.Name + "-" + st.Type() + ".mp4",
+	first := &segments[0]
+	ver := version{
+		uri:  r.URL.RequestURI(),
+		name: first.Start.Add(first.From).Std().In(s.Store.TimeZone()).Format("20060102150405") + "-" + cam.Name + "-" + st.Type() + ".mp4",
 		file: f, used: s.Now(),
+		prevMedia: first.PrevMedia + f.MediaFrom(), runs: first.PrevRuns,
 	}
-	s.versions.keep(v)
-	return v, nil
-}
-
-// reader remembers why reading ended, which http.ServeContent does not tell.
-type reader struct {
-	*mp4.Reader
-	err error
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		r.err = err
+	if first.RunOffset == 0 {
+		ver.runs++
 	}
-	return n, err
-}
-
-// patient gives the client time for each piece of a long answer and none for
-// standing still: who takes nothing for answerTime is cut off, and a player
-// that was paused asks again by range.
-type patient struct {
-	http.ResponseWriter
-	rc *http.ResponseController
-}
-
-const patientPiece = 256 << 10
-
-func newPatient(w http.ResponseWriter) *patient {
-	return &patient{w, http.NewResponseController(w)}
-}
-
-func (p *patient) more() { _ = p.rc.SetWriteDeadline(time.Now().Add(answerTime)) }
-
-func (p *patient) Write(b []byte) (n int, err error) {
-	for len(b) > 0 && err == nil {
-		var m int
-		p.more()
-		m, err = p.ResponseWriter.Write(b[:min(len(b), patientPiece)])
-		n, b = n+m, b[m:]
+	if f.Unflushed() {
+		s.versions.keep(ver)
 	}
-	return n, err
+	return ver, nil
 }
-
-// ReadFrom keeps the way open by which the server lets the kernel copy.
-func (p *patient) ReadFrom(src io.Reader) (n int64, err error) {
-	for {
-		p.more()
-		m, err := io.CopyN(p.ResponseWriter, src, patientPiece)
-		n += m
-		if err == io.EOF {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-}
-
-func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 // attachment is the header that makes a download of that name (RFC 6266). Old
 // clients get the name with the letters they know.

@@ -6,7 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"mime"
-	"net/http/httptest"
+	"mime/multipart"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +107,9 @@ func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 		t.Errorf("Content-Disposition names %q (%v), want %q", params["filename"], err, want)
 	}
 	etag := whole.header.Get("ETag")
+	if c := whole.header.Get("Cache-Control"); c != "private, max-age=3600" {
+		t.Errorf("Cache-Control %s", c)
+	}
 	if !strings.HasPrefix(etag, `"`) || whole.header.Get("Last-Modified") == "" {
 		t.Errorf("ETag %s, Last-Modified %s", etag, whole.header.Get("Last-Modified"))
 	}
@@ -122,8 +125,21 @@ func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 			t.Fatalf("bytes %d-%d: %d, %d bytes, not those of the whole", a, b, part.status, len(part.body))
 		}
 	}
-	if a := r.get(path, "Range", "bytes=5-6,8-9"); a.status != 206 || !strings.HasPrefix(a.header.Get("Content-Type"), "multipart/byteranges") {
-		t.Errorf("two ranges: %d %s", a.status, a.header.Get("Content-Type"))
+	n := len(whole.body)
+	several := r.get(path, "Range", fmt.Sprintf("bytes=5-6,%d-%d,-30", n/2, n/2+3000))
+	kind, boundary, err := mime.ParseMediaType(several.header.Get("Content-Type"))
+	if several.status != 206 || err != nil || kind != "multipart/byteranges" {
+		t.Errorf("three ranges: %d %s", several.status, several.header.Get("Content-Type"))
+	}
+	parts := multipart.NewReader(bytes.NewReader(several.body), boundary["boundary"])
+	for _, want := range [][]byte{whole.body[5:7], whole.body[n/2 : n/2+3001], whole.body[n-30:]} {
+		part, err := parts.NextPart()
+		if err != nil {
+			t.Fatalf("three ranges: %v", err)
+		}
+		if got, err := io.ReadAll(part); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v", part.Header.Get("Content-Range"), len(got), err)
+		}
 	}
 	if a := r.get(path, "Range", fmt.Sprintf("bytes=%d-", len(whole.body))); a.status != 416 {
 		t.Errorf("range behind the end: %d", a.status)
@@ -136,6 +152,13 @@ func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 	}
 	if a := r.get(path, "Range", "bytes=0-9", "If-Range", `"other"`); a.status != 200 || len(a.body) != len(whole.body) {
 		t.Errorf("If-Range of another: %d with %d bytes", a.status, len(a.body))
+	}
+	// A date may be that of other bytes.
+	if a := r.get(path, "Range", "bytes=0-9", "If-Range", whole.header.Get("Last-Modified")); a.status != 200 || len(a.body) != len(whole.body) {
+		t.Errorf("If-Range with a date: %d with %d bytes", a.status, len(a.body))
+	}
+	if a := r.get(path, "If-Modified-Since", whole.header.Get("Last-Modified")); a.status != 304 {
+		t.Errorf("If-Modified-Since: %d", a.status)
 	}
 	head := r.ask("HEAD", path, "")
 	if head.status != 200 || head.header.Get("Content-Length") != fmt.Sprint(len(whole.body)) || head.header.Get("ETag") != etag {
@@ -166,6 +189,9 @@ func TestTagChangesWithTheBytes(t *testing.T) {
 			tag := a.header.Get("ETag")
 			if a.status != 200 || tag == "" {
 				t.Fatalf("%s: %d %.200s", path, a.status, a.body)
+			}
+			if d, c := a.header.Get("Last-Modified"), a.header.Get("Cache-Control"); d != "" || c != "private, no-cache" {
+				t.Fatalf("%s: a file that changes within a second is of %q, and may be kept: %q", path, d, c)
 			}
 			if before, ok := bodies[path+tag]; ok && !bytes.Equal(before, a.body) {
 				t.Fatalf("%s: other bytes under the tag %s", path, tag)
@@ -258,7 +284,9 @@ func TestSpansMeanPartsOfRecordings(t *testing.T) {
 		"":                                    400,
 		"s=":                                  400,
 		"s=x":                                 400,
-		"s=1&ts=true":                         400,
+		"s=1&ts=yes":                          400,
+		"s=1&gaps=none":                       400,
+		"s=1&gaps=cut&gaps=keep":              400,
 		"s=1&x=y":                             400,
 		fmt.Sprintf("s=%d", last+1):           404,
 		fmt.Sprintf("s=%d-%d", first, last+1): 404,
@@ -324,38 +352,6 @@ func TestNamesOfDownloads(t *testing.T) {
 	} {
 		if got := attachment(name); got != want {
 			t.Errorf("%q: %s, want %s", name, got, want)
-		}
-	}
-}
-
-// deadlines is a ResponseWriter that notes how often it was given more time.
-type deadlines struct {
-	httptest.ResponseRecorder
-	given int
-}
-
-func (d *deadlines) SetWriteDeadline(t time.Time) error {
-	if time.Until(t) > answerTime/2 {
-		d.given++
-	}
-	return nil
-}
-
-// A download may take hours as long as it moves: each piece gets its time.
-func TestLongAnswersGetTimeForEachPiece(t *testing.T) {
-	const pieces = 10
-	data := bytes.Repeat([]byte("x"), pieces*patientPiece-5)
-	for name, send := range map[string]func(io.Writer) (int64, error){
-		"written": func(w io.Writer) (int64, error) { n, err := w.Write(data); return int64(n), err },
-		"copied":  func(w io.Writer) (int64, error) { return io.CopyN(w, bytes.NewReader(data), int64(len(data))) },
-	} {
-		d := &deadlines{ResponseRecorder: *httptest.NewRecorder()}
-		n, err := send(newPatient(d))
-		if err != nil || n != int64(len(data)) || !bytes.Equal(d.Body.Bytes(), data) {
-			t.Errorf("%s: %d bytes, %v", name, n, err)
-		}
-		if d.given < pieces {
-			t.Errorf("%s: %d deadlines for %d pieces", name, d.given, pieces)
 		}
 	}
 }

@@ -93,7 +93,10 @@ func New(cfg Config) http.Handler {
 	})
 	mux.Handle("/api/cameras/{uuid}/{stream}/recordings", methods{"GET": s.handle(viewVideo, s.recordings)})
 	mux.Handle("/api/cameras/{uuid}/{stream}/gaps", methods{"GET": s.handle(viewVideo, s.gaps)})
-	mux.Handle("/api/cameras/{uuid}/{stream}/view.mp4", methods{"GET": s.handle(viewVideo, s.viewMP4)})
+	mux.Handle("/api/cameras/{uuid}/{stream}/view.mp4", methods{"GET": s.view(view{})})
+	mux.Handle("/api/cameras/{uuid}/{stream}/view.mp4.txt", methods{"GET": s.view(view{text: true})})
+	mux.Handle("/api/cameras/{uuid}/{stream}/view.m4s", methods{"GET": s.view(view{segment: true})})
+	mux.Handle("/api/cameras/{uuid}/{stream}/view.m4s.txt", methods{"GET": s.view(view{segment: true, text: true})})
 	mux.Handle("/api/cameras/{uuid}/{stream}/live.m4s", methods{"GET": http.HandlerFunc(s.live)})
 	mux.Handle("/api/init/{file}", methods{"GET": s.handle(viewVideo, s.initSegment)})
 	mux.Handle("/api/", s.handle(lookAround, func(http.ResponseWriter, *http.Request) error {

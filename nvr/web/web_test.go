@@ -20,12 +20,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"holdfast/nvr/media"
+	"holdfast/nvr/mp4/mp4test"
 	"holdfast/nvr/store"
 )
 
 // recorder is a store with one camera, and the API over it.
 type recorder struct {
-	*testing.T
+	testing.TB
 	dir       string
 	anonymous string
 	store     *store.Store
@@ -40,9 +41,9 @@ type recorder struct {
 // summer time.
 var start = time.Date(2026, 10, 24, 21, 0, 30, 5e8, time.UTC)
 
-func newRecorder(t *testing.T, anonymous string) *recorder {
+func newRecorder(t testing.TB, anonymous string) *recorder {
 	t.Helper()
-	r := &recorder{T: t, dir: t.TempDir(), anonymous: anonymous, log: new(bytes.Buffer)}
+	r := &recorder{TB: t, dir: t.TempDir(), anonymous: anonymous, log: new(bytes.Buffer)}
 	t.Cleanup(func() { r.stop() })
 	r.start()
 	var err error
@@ -107,7 +108,7 @@ func (r *recorder) stream(typ string) *store.Stream {
 // feed is a camera session under way: 25 frames a second, a key frame every
 // ten. Its clock runs as fast as it is asked to.
 type feed struct {
-	*testing.T
+	testing.TB
 	run   *store.Run
 	n     int // frames sent
 	size  int // bytes of each
@@ -118,7 +119,7 @@ type feed struct {
 const frame = media.Second / 25
 
 func (r *recorder) camera(typ string) *feed {
-	f := &feed{T: r.T, run: r.stream(typ).Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
+	f := &feed{TB: r.TB, run: r.stream(typ).Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
 	return f
 }
 
@@ -181,6 +182,12 @@ func (r *recorder) ask(method, path, body string, headers ...string) *answer {
 	if err != nil {
 		r.Fatalf("%s %s: %v", method, path, err)
 	}
+	// Every film that is served can be read by others.
+	if where, _, _ := strings.Cut(path, "?"); method == "GET" && resp.StatusCode == 200 && strings.HasSuffix(where, "/view.mp4") {
+		if _, err := mp4test.Read(b); err != nil {
+			r.Errorf("GET %s: %v", path, err)
+		}
+	}
 	return &answer{resp.StatusCode, resp.Header, b}
 }
 
@@ -228,6 +235,9 @@ func TestEveryRouteAsksWhoMay(t *testing.T) {
 		{"GET", "/api/cameras/UUID/main/recordings", "", [3]int{401, 200, 200}},
 		{"GET", "/api/cameras/UUID/main/gaps", "", [3]int{401, 200, 200}},
 		{"GET", "/api/cameras/UUID/main/view.mp4?s=0", "", [3]int{401, 200, 200}},
+		{"GET", "/api/cameras/UUID/main/view.mp4.txt?s=0", "", [3]int{401, 200, 200}},
+		{"GET", "/api/cameras/UUID/main/view.m4s?s=0", "", [3]int{401, 200, 200}},
+		{"GET", "/api/cameras/UUID/main/view.m4s.txt?s=0", "", [3]int{401, 200, 200}},
 		{"GET", "/api/init/1.mp4", "", [3]int{401, 200, 200}},
 		{"POST", "/api/cameras/", `{"shortName":"x","streams":{"main":{"url":"rtsp://192.0.2.1/"}}}`, [3]int{401, 403, 201}},
 		{"DELETE", "/api/cameras/UUID/", "", [3]int{401, 403, 204}},
