@@ -351,8 +351,9 @@ func collectShare(st *Stream) *share {
 	if len(sh.recs) == 0 {
 		sh.nextNo, sh.cumMedia, sh.cumRuns = st.cfg.NextNo, st.cfg.CumMedia, st.cfg.CumRuns
 	}
-	if n := len(sh.recs); n < len(st.recent) {
-		// Numbers that were forgotten are passed over.
+	if n := len(sh.recs); n < len(st.recent) && st.earlier == nil {
+		// Numbers that were forgotten are passed over; those of files that are not
+		// adopted yet are none.
 		first := st.recent[n]
 		sh.nextNo = max(sh.nextNo, first.no)
 		sh.passes = sh.nextNo > st.cfg.NextNo && !first.created && first.no-st.createdNo > probeAhead
