@@ -313,7 +313,7 @@ func (d *directory) write(paused bool) error {
 			if f != nil && !diskFull(err) {
 				f.fails++
 			}
-			if f != nil && f.fails >= mostFails {
+			if f != nil && f.fails >= mostFails && !d.ending {
 				d.abandon(w, err) // the blocks it has may never take it
 			} else if w.asFarAs(f) {
 				written = append(written, w)
