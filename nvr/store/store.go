@@ -491,6 +491,10 @@ func (s *Store) UUID() string { return s.db.UUID() }
 // process has to end then, without calling Close.
 func (s *Store) Fatal() <-chan error { return s.fatal }
 
+// Database is the database of the store, for package access, whose tables are in
+// it. Nobody else may use it: what the other tables hold is the store's.
+func (s *Store) Database() *db.DB { return s.db }
+
 // poison stops all writing: what is written from now on could claim that
 // something is durable which is not.
 func (s *Store) poison(err error) {
