@@ -104,7 +104,7 @@ func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err 
 // AccessChange is a change of who may sign in. Its parts are applied in the
 // order of the fields.
 type AccessChange struct {
-	// First: there must be no user yet.
+	// First: there must be no user yet who can administer.
 	First bool
 
 	// DeleteSessions goes by id; one that is gone already is no error.
@@ -123,7 +123,7 @@ type AccessChange struct {
 
 // ApplyAccess makes all of the change in ONE transaction, or nothing, and with
 // it what NoteUse was told. It sets the ids of what it inserts in c. A taken
-// name, and a user although First, give ErrExists; what is not there ErrNotFound.
+// name, and an administrator although First, give ErrExists; what is not there ErrNotFound.
 func (d *DB) ApplyAccess(ctx context.Context, c *AccessChange) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
@@ -148,11 +148,11 @@ func (d *DB) ApplyAccess(ctx context.Context, c *AccessChange) error {
 func (t *tx) applyAccess(c *AccessChange) error {
 	if c.First {
 		var n int
-		if err := t.QueryRowContext(t.ctx, `SELECT count(*) FROM user`).Scan(&n); err != nil {
+		if err := t.QueryRowContext(t.ctx, `SELECT count(*) FROM user WHERE admin AND NOT disabled AND password_hash != ''`).Scan(&n); err != nil {
 			return err
 		}
 		if n > 0 {
-			return fmt.Errorf("a first user: one %w", ErrExists)
+			return fmt.Errorf("a first administrator: one %w", ErrExists)
 		}
 	}
 	for _, id := range c.DeleteSessions {

@@ -76,17 +76,20 @@ func TestUsersAndSessionsAreKept(t *testing.T) {
 // Fails with a second transaction, or one that is half done.
 func TestChangeOfUsersHappensAsAWholeOrNotAtAll(t *testing.T) {
 	h := newHouse(t)
-	h.changeUsers(AccessChange{First: true, Users: []User{anna}, Sessions: []Session{{SecretHash: [32]byte{1}}}})
+	admin := anna
+	admin.Admin = true
+	h.changeUsers(AccessChange{First: true, Users: []User{{Name: "bob", PasswordHash: "x"}, {Name: "carl", Admin: true, Disabled: true, PasswordHash: "x"}, {Name: "dora", Admin: true}}})
+	h.changeUsers(AccessChange{First: true, Users: []User{admin}, Sessions: []Session{{SecretHash: [32]byte{1}}}})
 	before := h.dump()
 	for name, c := range map[string]struct {
 		change AccessChange
 		want   error
 	}{
-		"a second first user": {AccessChange{First: true, Users: []User{{Name: "eve"}}}, ErrExists},
-		"a taken name":        {AccessChange{DeleteSessions: []int32{1}, Users: []User{{Name: "eve"}, anna}}, ErrExists},
-		"a taken secret":      {AccessChange{Users: []User{{Name: "eve"}}, Sessions: []Session{{SecretHash: [32]byte{1}}}}, ErrExists},
-		"no such user":        {AccessChange{DeleteSessions: []int32{1}, DeleteUsers: []int32{9}}, ErrNotFound},
-		"no user to change":   {AccessChange{DeleteSessions: []int32{1}, Users: []User{{ID: 9, Name: "eve"}}}, ErrNotFound},
+		"a second first one": {AccessChange{First: true, Users: []User{{Name: "eve"}}}, ErrExists},
+		"a taken name":       {AccessChange{DeleteSessions: []int32{1}, Users: []User{{Name: "eve"}, anna}}, ErrExists},
+		"a taken secret":     {AccessChange{Users: []User{{Name: "eve"}}, Sessions: []Session{{SecretHash: [32]byte{1}}}}, ErrExists},
+		"no such user":       {AccessChange{DeleteSessions: []int32{1}, DeleteUsers: []int32{9}}, ErrNotFound},
+		"no user to change":  {AccessChange{DeleteSessions: []int32{1}, Users: []User{{ID: 9, Name: "eve"}}}, ErrNotFound},
 	} {
 		if err := h.ApplyAccess(t.Context(), &c.change); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)

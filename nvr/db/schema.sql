@@ -325,7 +325,7 @@ CREATE TABLE gap (
   PRIMARY KEY (stream_id, start_time_90k)
 ) STRICT, WITHOUT ROWID;
 
--- Who may sign in.
+-- Who may sign in (access.md).
 CREATE TABLE user (
   id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 2147483647),
   name TEXT NOT NULL UNIQUE CHECK (octet_length(name) BETWEEN 1 AND 64),

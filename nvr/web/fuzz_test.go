@@ -61,7 +61,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		r := httptest.NewRequest("GET", "/", strings.NewReader(body)).WithContext(t.Context())
-		r.Method, r.URL, r.RequestURI = method, u, target
+		r.Method, r.URL, r.RequestURI, r.Host = method, u, target, "localhost"
 		if name, value, ok := strings.Cut(header, ": "); ok && !strings.EqualFold(name, "Host") {
 			r.Header.Set(name, value)
 		}
