@@ -101,7 +101,8 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	o.ready = func(addr net.Addr, claim string) {
 		fmt.Fprintf(stdout, "serving http://%s\n", addr)
 		if claim != "" {
-			fmt.Fprintf(stdout, "claim it with the code %s, within %d minutes: http://%s/claim\n", claim, int(access.ClaimTime.Minutes()), addr)
+			fmt.Fprintf(stdout, "nobody owns this recorder yet: within %d minutes, open its page and claim it with the code %s\n",
+				int(access.ClaimTime.Minutes()), claim)
 		}
 	}
 	return run(ctx, o, slog.New(slog.NewTextHandler(stderr, nil)))
