@@ -261,6 +261,8 @@ var (
 	ErrNotFound = errors.New("there is no such user or session")
 	// ErrExists: the name is taken.
 	ErrExists = errors.New("there is a user of this name already")
+	// ErrChanged: somebody else was faster.
+	ErrChanged = errors.New("the user was changed by somebody else at the same moment: look again")
 	// ErrBusy: too many want to sign in at this moment.
 	ErrBusy = errors.New("too many are signing in at this moment: try again")
 )

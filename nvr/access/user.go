@@ -3,7 +3,6 @@ package access
 import (
 	"cmp"
 	"context"
-	"errors"
 	"maps"
 	"slices"
 
@@ -142,7 +141,7 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	if a.userByID(id) != was {
-		return "", errors.New("the user was changed by somebody else at the same moment")
+		return "", ErrChanged
 	}
 	if administers(was) && !administers(&next) && a.administrators() == 1 {
 		return "", &InvalidError{"this is the last administrator: nobody could undo it"}

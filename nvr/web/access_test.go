@@ -317,6 +317,10 @@ func TestPagesLeadIn(t *testing.T) {
 	if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || strings.Contains(csp, "script") {
 		t.Errorf("policy: %s", csp)
 	}
+	// What a browser sends from such a page on a plain address depends on this.
+	if got := a.header.Get("Referrer-Policy"); got != "same-origin" {
+		t.Errorf("Referrer-Policy %q", got)
+	}
 	if a := form("", "/login", "username=owner&password=correct+horse"); a.status != 303 || g.cookie(a) == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}

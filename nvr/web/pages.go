@@ -61,6 +61,10 @@ func showPage(w http.ResponseWriter, status int, p page) error {
 	}
 	h := w.Header()
 	h.Set("Content-Security-Policy", pagePolicy)
+	// With no-referrer a browser sends the form as of origin null, which is none
+	// of ours where it tells Sec-Fetch-Site only to the trustworthy: not to a
+	// plain address on a network.
+	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)

@@ -107,7 +107,7 @@ func accessError(err error) (status int, text string, ok bool) {
 		return http.StatusForbidden, err.Error(), true
 	case errors.Is(err, access.ErrNotFound), errors.Is(err, access.ErrClaimed):
 		return http.StatusNotFound, err.Error(), true
-	case errors.Is(err, access.ErrExists):
+	case errors.Is(err, access.ErrExists), errors.Is(err, access.ErrChanged):
 		return http.StatusConflict, err.Error(), true
 	case errors.Is(err, access.ErrBusy):
 		return http.StatusServiceUnavailable, err.Error(), true
