@@ -577,6 +577,27 @@ func TestHashesAreBounded(t *testing.T) {
 	}
 }
 
+// Fails when an answer tells, by how soon it comes, that there is no such user.
+func TestEveryTryCostsAHash(t *testing.T) {
+	h := newHouse(t)
+	yes := true
+	for name, c := range map[string]UserChange{"without password": {}, "disabled": {Password: new("long enough"), Disabled: &yes}} {
+		c.Name = &name
+		_, err := h.AddUser(t.Context(), h.root, c)
+		h.must(err)
+	}
+	for range mostHashes {
+		h.hashing.slots <- struct{}{} // no hash can begin
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for _, name := range []string{"root", "unknown", "without password", "disabled", ""} {
+		if _, err := h.Login(ended, name, "long enough", home, Subject{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func TestPasswordHash(t *testing.T) {
 	h := newHasher()
 	if h.cost != (cost{19456, 2}) || mostHashes != 2 {

@@ -46,13 +46,6 @@ func (c *caller) csrf() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:24])
 }
 
-func (c *caller) checkCSRF(word string) error {
-	if word != "" && subtle.ConstantTimeCompare([]byte(word), []byte(c.csrf())) != 1 {
-		return badRequest("csrf is not that of this session")
-	}
-	return nil
-}
-
 // readBody reads a body of JSON.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	// A form of another site cannot send this type.
@@ -90,6 +83,18 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 		return badRequest("body: %v", err)
 	}
 	return nil
+}
+
+// readSigned reads a body that may have the word csrf of its session.
+func readSigned(w http.ResponseWriter, r *http.Request, into any, csrf *string) (*caller, error) {
+	if err := readJSON(w, r, into); err != nil {
+		return nil, err
+	}
+	c := callerOf(r)
+	if *csrf != "" && subtle.ConstantTimeCompare([]byte(*csrf), []byte(c.csrf())) != 1 {
+		return nil, badRequest("csrf is not that of this session")
+	}
+	return c, nil
 }
 
 // accessError is the answer to an error of package access.
@@ -144,11 +149,8 @@ func (s *server) logout(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		CSRF string `json:"csrf"`
 	}
-	if err := readJSON(w, r, &in); err != nil {
-		return err
-	}
-	c := callerOf(r)
-	if err := c.checkCSRF(in.CSRF); err != nil {
+	c, err := readSigned(w, r, &in, &in.CSRF)
+	if err != nil {
 		return err
 	}
 	if err := s.Access.Logout(r.Context(), c.Subject); err != nil {

@@ -120,11 +120,8 @@ func (s *server) addUser(w http.ResponseWriter, r *http.Request) error {
 		CSRF string     `json:"csrf"`
 		User userChange `json:"user"`
 	}
-	if err := readJSON(w, r, &in); err != nil {
-		return err
-	}
-	c := callerOf(r)
-	if err := c.checkCSRF(in.CSRF); err != nil {
+	c, err := readSigned(w, r, &in, &in.CSRF)
+	if err != nil {
 		return err
 	}
 	change, err := s.userChange(&in.User)
@@ -166,11 +163,8 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := readJSON(w, r, &in); err != nil {
-		return err
-	}
-	c := callerOf(r)
-	if err := c.checkCSRF(in.CSRF); err != nil {
+	c, err := readSigned(w, r, &in, &in.CSRF)
+	if err != nil {
 		return err
 	}
 	change, err := s.userChange(&in.Update)
@@ -286,11 +280,8 @@ func (s *server) addToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := readJSON(w, r, &in); err != nil {
-		return err
-	}
-	c := callerOf(r)
-	if err := c.checkCSRF(in.CSRF); err != nil {
+	c, err := readSigned(w, r, &in, &in.CSRF)
+	if err != nil {
 		return err
 	}
 	if c.UserID != user {
