@@ -89,8 +89,8 @@ func (s *server) userChange(in *userChange) (c access.UserChange, err error) {
 	return c, nil
 }
 
-// number reads an id of the path.
-func number(r *http.Request, name string) (int32, error) {
+// pathID reads an id of the path.
+func pathID(r *http.Request, name string) (int32, error) {
 	n, err := strconv.ParseInt(r.PathValue(name), 10, 32)
 	if err != nil || n <= 0 {
 		return 0, access.ErrNotFound
@@ -140,7 +140,7 @@ func (s *server) oneUser(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	id, err := number(r, "user")
+	id, err := pathID(r, "user")
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 			Password *string `json:"password"`
 		} `json:"precondition"`
 	}
-	id, err := number(r, "user")
+	id, err := pathID(r, "user")
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (s *server) deleteUser(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	id, err := number(r, "user")
+	id, err := pathID(r, "user")
 	if err == nil {
 		err = s.Access.DeleteUser(r.Context(), callerOf(r).Subject, id)
 	}
@@ -224,7 +224,7 @@ func (s *server) listSessions(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	user, err := number(r, "user")
+	user, err := pathID(r, "user")
 	if err != nil {
 		return err
 	}
@@ -254,10 +254,10 @@ func (s *server) revoke(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	user, err := number(r, "user")
+	user, err := pathID(r, "user")
 	session := int32(0)
 	if err == nil && r.PathValue("session") != "" {
-		session, err = number(r, "session")
+		session, err = pathID(r, "session")
 	}
 	if err == nil {
 		err = s.Access.Revoke(r.Context(), callerOf(r).Subject, user, session)
@@ -276,7 +276,7 @@ func (s *server) addToken(w http.ResponseWriter, r *http.Request) error {
 		Scope []string `json:"scope"`
 		Days  int      `json:"days"`
 	}
-	user, err := number(r, "user")
+	user, err := pathID(r, "user")
 	if err != nil {
 		return err
 	}
