@@ -459,6 +459,12 @@ var mutants = []mutant{{
 	new:    "if err == nil || len(uses) >= 0 {",
 	test:   "TestUseOfASessionRidesOnTheFlush",
 }, {
+	breaks: "a sync that fails under a change of users goes unnoticed",
+	file:   "nvr/store/store.go",
+	old:    "DatabaseFailed(err error) { s.verdict(err) }",
+	new:    "DatabaseFailed(err error) {}",
+	test:   "TestFaultUnderAChangeOfUsersEndsTheProcess",
+}, {
 	breaks: "a right to one camera is one to all",
 	file:   "nvr/access/access.go",
 	old:    "\tcase camera != 0:\n",

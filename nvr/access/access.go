@@ -169,6 +169,10 @@ type Config struct {
 	DB  *db.DB
 	Log *slog.Logger // nil: no log
 
+	// Failed, if set, is told of errors of the database, whose owner may have to
+	// end the process.
+	Failed func(error)
+
 	// Everybody is what callers may do who have not signed in.
 	Everybody Rights
 
@@ -312,6 +316,9 @@ func (a *Access) change(ctx context.Context, c *db.AccessChange) error {
 	case errors.Is(err, db.ErrNotFound):
 		return ErrNotFound
 	case err != nil:
+		if a.cfg.Failed != nil {
+			a.cfg.Failed(err)
+		}
 		return err
 	}
 	a.mu.Lock()

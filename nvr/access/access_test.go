@@ -629,6 +629,24 @@ func TestPasswordHash(t *testing.T) {
 	}
 }
 
+// What the database did not take has not happened, and its owner is told.
+func TestChangeThatFailsIsNone(t *testing.T) {
+	h := newHouse(t)
+	_, secret := h.viewer("v", Live, nil)
+	var told error
+	h.Access.cfg.Failed = func(err error) { told = err }
+	h.must(h.db.Close())
+	if _, err := h.Login(t.Context(), "root", rootPassword, home, Subject{}); !errors.Is(err, db.ErrClosed) || told != err {
+		t.Errorf("%v, told %v", err, told)
+	}
+	if err := h.Revoke(t.Context(), h.root, 2, 0); !errors.Is(err, db.ErrClosed) {
+		t.Error(err)
+	}
+	if s := h.session(secret); s.Done().Err() != nil || len(h.sessions) != 2 {
+		t.Errorf("%d sessions", len(h.sessions))
+	}
+}
+
 // A hash of another cost is renewed when its password comes along.
 func TestStaleHashIsRenewed(t *testing.T) {
 	h := newHouse(t)

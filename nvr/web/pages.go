@@ -73,7 +73,7 @@ func showPage(w http.ResponseWriter, status int, p page) error {
 }
 
 func (s *server) loginPage(w http.ResponseWriter, r *http.Request) error {
-	if s.Access.Unclaimed() {
+	if s.Access.Unclaimed() && !s.Access.HasUsers() {
 		http.Redirect(w, r, "/claim", http.StatusSeeOther)
 		return nil
 	}
