@@ -42,7 +42,7 @@ help:
 	@echo 'make check   the fast part: vet, house rules, unit tests'
 	@echo 'make hil     the whole lab: the images in QEMU, faults included; takes an hour'
 	@echo 'make hil-part  of it what make test runs: the three lanes and twenty power cuts'
-	@echo 'make hil-disk  faults of a second disk with footage: errors, stalls, room, pulled out'
+	@echo 'make hil-disk  faults of the disks with footage and database: errors, stalls, room, pulled out'
 	@echo 'make powercut  power cuts of one disk and of two, and what they cost  (N=100 SEED=0: by chance)'
 	@echo 'make bench   benchmarks                        (BENCH=pattern)'
 	@echo 'make fuzz    each fuzz target for a while      (FUZZTIME=30s)'
@@ -97,7 +97,7 @@ hil: hil-setup
 hil-part: hil-setup
 	$(HIL) -timeout 20m ./test/hil -hil part
 
-# What a second disk does to the footage on it.
+# What a disk does to the footage on it, or to the database.
 hil-disk: hil-setup
 	$(HIL) -timeout 2h ./test/hil -hil disk
 

@@ -57,7 +57,11 @@ func (d *directory) await(ctx context.Context) bool {
 		case done := <-d.wake:
 			close(done)
 		case <-t.C:
-			if now := time.Now(); now.Sub(began) < absentLong || now.Sub(tried) >= absentRetry2 {
+			now := time.Now()
+			if errors.Is(d.fault(), sampledir.ErrUnsynced) || now.Before(d.notBefore) {
+				continue
+			}
+			if now.Sub(began) < absentLong || now.Sub(tried) >= absentRetry2 {
 				tried = now
 				d.arrive(ctx)
 			}
@@ -80,21 +84,16 @@ func (d *directory) arrive(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	was := d.fault()
-	d.mu.Lock()
-	if d.unavailable = err; err != nil && d.dir != nil {
-		d.dir.Close()
-		d.dir = nil
+	if err != nil {
+		d.refuse(err)
+		return
 	}
+	d.mu.Lock()
+	d.unavailable = nil
 	d.mu.Unlock()
-	switch {
-	case err == nil:
-		s.log.Info("sample directory is used from now on", "dir", d.path)
-		if err := s.flush(ctx, "sample directory is there"); err != nil && ctx.Err() == nil {
-			s.log.Error("flush failed; trying again with the next", "err", err)
-		}
-	case err.Error() != was.Error():
-		s.log.Error("sample directory is not used", "dir", d.path, "err", err)
+	s.log.Info("sample directory is used from now on", "dir", d.path)
+	if err := s.flush(ctx, "sample directory is there"); err != nil && ctx.Err() == nil {
+		s.log.Error("flush failed; trying again with the next", "err", err)
 	}
 }
 
@@ -118,9 +117,8 @@ func (d *directory) open(ctx context.Context) error {
 	d.dir = disk
 	d.mu.Unlock()
 	d.uuid = m.DirUUID
-	if sp, err := disk.Space(); err == nil {
+	if sp, ok := d.askRoom(disk); ok {
 		d.blockSize = sp.BlockSize
-		d.roomIs(sp, nil)
 	}
 	if err := s.db.CompleteOpen(ctx, s.open.ID, d.id); err != nil {
 		return s.verdict(err)
@@ -135,19 +133,13 @@ func (d *directory) adoptLate(ctx context.Context) error {
 	steps := d.store.clock.steps.Load()
 	for _, st := range d.store.streamsIn(d) {
 		st.mu.Lock()
-		found := &Stream{
-			store: st.store, id: st.id, typ: st.typ, uuid: st.uuid, name: st.name, dir: d, cfg: st.cfg,
-			nextNo: st.nextNo, cumMedia: st.cumMedia, cumRuns: st.cumRuns, createdNo: st.createdNo,
-		}
+		found, unsynced := st.found(), errors.Is(st.unusable, sampledir.ErrUnsynced)
 		st.mu.Unlock()
-		if err := d.store.adopt(ctx, found); err != nil {
-			if errors.Is(err, ErrPoisoned) {
-				d.store.poison(err)
-			}
-			return err
+		if unsynced {
+			continue // by an earlier try
 		}
-		for _, rec := range found.recent {
-			rec.st = st
+		if err := d.store.adopt(ctx, found); err != nil {
+			return err
 		}
 		d.store.flushing.Lock() // its camera may be on its way out
 		if d.store.clock.steps.Load() != steps {
@@ -156,9 +148,7 @@ func (d *directory) adoptLate(ctx context.Context) error {
 		}
 		st.mu.Lock()
 		if !st.removing && !st.removed {
-			st.unusable, st.recent = found.unusable, append(st.recent, found.recent...) // behind what an earlier try adopted
-			st.nextNo, st.cumMedia, st.cumRuns, st.createdNo = found.nextNo, found.cumMedia, found.cumRuns, found.createdNo
-			st.stays(found.recent)
+			st.takeOver(found)
 		}
 		st.mu.Unlock()
 		d.store.flushing.Unlock()
@@ -224,10 +214,14 @@ func (d *directory) replace(disk sampledir.Dir) {
 	}
 	open := d.files
 	d.files = make(map[int64]*writeFile)
+	failed := make(map[*recording]int64) // and how much of their files counts; -1: the recording knows
 	for _, st := range d.store.streamsIn(d) {
 		st.mu.Lock()
 		for _, rec := range slices.Clone(st.recent) {
-			if _, ok := open[rec.id()]; ok && !rec.broken && !rec.settled {
+			if _, ok := open[rec.id()]; ok && rec.broken && !rec.settled {
+				failed[rec] = -1 // it waits for the one that has its end again
+			} else if ok && !rec.settled {
+				failed[rec] = rec.durableSize()
 				st.syncAgain = time.Time{}
 				if st.rewrite(rec, errors.New("the disk was away")) == nil {
 					rec.broken = true
@@ -241,5 +235,26 @@ func (d *directory) replace(disk sampledir.Dir) {
 		}
 		st.mu.Unlock()
 	}
+	for rec, size := range failed {
+		d.reopen(rec, size)
+	}
 	d.store.log.Warn("sample directory is back", "dir", d.path, "files", len(open))
+}
+
+// reopen opens the file of a recording that failed with its disk, so that what
+// does not count is cut off it: behind size now, and when another file holds its
+// end again, behind where that begins.
+func (d *directory) reopen(rec *recording, size int64) {
+	f, err := d.dir.Recover(rec.id())
+	if errors.Is(err, os.ErrNotExist) {
+		return // its entry had not reached the disk
+	}
+	if err != nil {
+		d.store.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+		return
+	}
+	d.files[rec.id()] = &writeFile{File: f}
+	if size >= 0 {
+		d.truncate(rec, d.files[rec.id()], size)
+	}
 }

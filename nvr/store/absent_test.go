@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast/nvr/db"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir"
 )
@@ -22,6 +24,7 @@ type socket struct {
 	gone  atomic.Bool
 	mount atomic.Int64
 	wrote atomic.Int64 // what was changed since the last time it was asked
+	quits atomic.Bool  // it is pulled out in the middle of the next sync
 }
 
 func newSocket(path string) *socket {
@@ -89,6 +92,13 @@ func (p *plugged) Open(id int64) (sampledir.File, error) {
 	return p.file(p.Dir.Open(id))
 }
 
+func (p *plugged) Recover(id int64) (sampledir.File, error) {
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return p.file(p.Dir.Recover(id))
+}
+
 func (p *plugged) Unlink(id int64) error {
 	if err := p.err(); err != nil {
 		return err
@@ -115,6 +125,9 @@ func (f *pluggedFile) Append(at int64, bufs ...[]byte) (int64, error) {
 }
 
 func (f *pluggedFile) Sync() error {
+	if f.p.s.quits.Swap(false) {
+		f.p.s.pull()
+	}
 	if err := f.p.err(); err != nil {
 		return err
 	}
@@ -183,6 +196,42 @@ func TestDiskThatGoesAndComesBack(t *testing.T) {
 				b.start()
 				if n := len(list(t, b.again("front"))); n == 0 {
 					t.Error("nothing is left after a restart")
+				}
+			})
+		})
+	}
+}
+
+// A disk that goes within a sync may have all of what was written. When it is
+// back, what is written again to another file is cut off the first.
+func TestTailOfADiskThatWasAwayIsCutOff(t *testing.T) {
+	for _, gop := range []int{10, 25} {
+		t.Run(fmt.Sprintf("group of %d", gop), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSocket(filepath.Join(t.TempDir(), "disk"))
+				b := newBench(t, func(cfg *Config) { cfg.openDir = s.open })
+				st := b.camera("front", plenty, 60)
+				f := newFeed(st.Begin(nil))
+				f.gop = gop
+				f.play(t, 5300*time.Millisecond)
+				s.quits.Store(true)
+				f.play(t, 10*time.Second)
+				s.plug()
+				f.play(t, 10*time.Second)
+				f.run.End("test")
+				st.Wait(CameraEnded, "test")
+				time.Sleep(3 * time.Minute)
+				if n := everyPicture(t, st, 0); n != f.n {
+					t.Errorf("%d pictures of %d", n, f.n)
+				}
+				for _, r := range list(t, st) {
+					fi, err := os.Stat(filepath.Join(*s.path.Load(), sampledir.Name(db.CompositeID(st.id, r.No))))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if fi.Size() != r.FileBytes {
+						t.Errorf("the file of recording %d has %d bytes, its row says %d", r.No, fi.Size(), r.FileBytes)
+					}
 				}
 			})
 		})
@@ -474,6 +523,60 @@ func TestCameraDeletedWhileItsDiskIsAway(t *testing.T) {
 		state, err := c.s.db.State(t.Context())
 		if err != nil || len(state.Garbage) > 0 {
 			t.Errorf("%d garbage rows are left; %v", len(state.Garbage), err)
+		}
+	})
+}
+
+// A camera whose disk is away can be changed: only a new stream needs the disk.
+func TestCameraIsChangedWhileItsDiskIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := filepath.Join(t.TempDir(), "disk")
+		if err := os.Mkdir(disk, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		b := newBench(t, nil)
+		sec := 60
+		camera := func(name, host string, types ...string) Settings {
+			c := CameraConfig{ShortName: name, Description: host, Streams: make(map[string]StreamConfig)}
+			for _, typ := range types {
+				c.Streams[typ] = StreamConfig{URL: "rtsp://" + host + "/", Record: true, RetainDays: len(host), FlushIfSec: &sec, SampleFileDir: disk}
+			}
+			return Settings{Cameras: []CameraConfig{c}}
+		}
+		if err := b.s.Import(t.Context(), camera("front", "10.0.0.1", "main")); err != nil {
+			t.Fatal(err)
+		}
+		b.stop()
+		if err := os.Rename(disk, disk+" in a drawer"); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		if b.again("front").Unavailable() == nil {
+			t.Fatal("the disk is there")
+		}
+		if err := b.s.Import(t.Context(), camera("front", "10.0.0.123", "main")); err != nil {
+			t.Errorf("a change of address and limit: %v", err)
+		}
+		for _, set := range []Settings{camera("front", "10.0.0.4", "main", "sub"), camera("back", "10.0.0.4", "main")} {
+			err := b.s.Import(t.Context(), set)
+			ce, ok := errors.AsType[*ConfigError](err)
+			if !ok || !strings.HasSuffix(ce.Field, ".sampleFileDir") || !strings.Contains(ce.Problem, "cannot take a new stream now: ") || !strings.Contains(ce.Problem, disk) {
+				t.Errorf("a new stream on a disk that is away: %v", err)
+			}
+		}
+		for range 2 {
+			in := b.again("front").Info()
+			if in.URL != "rtsp://10.0.0.123/" || in.RetainDays != 10 || len(b.s.Cameras()) != 1 || len(b.s.Cameras()[0].Streams) != 1 {
+				t.Errorf("the camera is at %s, keeps %d days, of %d cameras", in.URL, in.RetainDays, len(b.s.Cameras()))
+			}
+			b.stop()
+			if err := os.Rename(disk+" in a drawer", disk); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			b.start()
+		}
+		if err := b.again("front").Unavailable(); err != nil {
+			t.Errorf("with its disk: %v", err)
 		}
 	})
 }

@@ -13,10 +13,30 @@ import (
 	"holdfast/nvr/store/internal/sampledir"
 )
 
+// found is a copy of the stream for adopt to fill: what is not proven to be
+// durable goes with it. The caller holds mu.
+func (st *Stream) found() *Stream {
+	return &Stream{
+		store: st.store, id: st.id, typ: st.typ, uuid: st.uuid, name: st.name, dir: st.dir, cfg: st.cfg,
+		nextNo: st.nextNo, cumMedia: st.cumMedia, cumRuns: st.cumRuns, createdNo: st.createdNo,
+	}
+}
+
+// takeOver makes what was adopted part of the stream. The caller holds mu.
+func (st *Stream) takeOver(found *Stream) {
+	for _, rec := range found.recent {
+		rec.st = st
+	}
+	st.unusable, st.recent = found.unusable, append(st.recent, found.recent...) // behind what an earlier try adopted
+	st.nextNo, st.cumMedia, st.cumRuns, st.createdNo = found.nextNo, found.cumMedia, found.cumRuns, found.createdNo
+	st.stays(found.recent)
+}
+
 // adopt brings in the files that a process before this one left without rows:
 // those at and after the stream's next number. A file is kept up to its last
 // whole fragment, so nothing that was durable is lost. They are found by
-// their names; no directory is listed.
+// their names; no directory is listed. ErrUnsynced: they are in the page cache,
+// and nobody knows whether they are in the directory.
 func (s *Store) adopt(ctx context.Context, st *Stream) error {
 	d := st.dir
 	if d == nil || d.dir == nil {
@@ -34,6 +54,9 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 			continue
 		case err != nil:
 			// The file stays as it is, and nothing is written at its place.
+			if errors.Is(err, sampledir.ErrUnsynced) {
+				s.doubts(err)
+			}
 			st.unusable = err
 			st.recent = nil
 			s.log.Error("stream is not recorded", "camera", st.name, "stream", st.typ, "err", err)
@@ -89,7 +112,7 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 		}
 	}
 	if err := d.dir.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", ErrPoisoned, err)
+		return fmt.Errorf("%w: %w", sampledir.ErrUnsynced, err)
 	}
 	for _, rec := range cuts {
 		// Only now is it sure that the other file is there.
@@ -153,7 +176,7 @@ func (s *Store) adoptFile(st *Stream, no int32) (rec *recording, before media.Du
 		}
 	}
 	if err := f.Sync(); err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("%w: %w", sampledir.ErrUnsynced, err)
 	}
 	return rec, media.Duration(sf.About.PrevMediaDuration90k), nil
 }

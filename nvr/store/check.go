@@ -418,7 +418,9 @@ func (c *checker) file(k *checkedDir, r *db.Recording, p *db.Playback, badIndex 
 		return nil, fileUnknown, err
 	}
 	if c.cfg.Quick {
-		if size != r.FileBytes {
+		if size > r.FileBytes && c.expected(k, r) {
+			c.note("file", name, "it has %d bytes, its row says %d: the rest did not sync", size, r.FileBytes)
+		} else if size != r.FileBytes {
 			c.found("file", name, "it has %d bytes, its row says %d", size, r.FileBytes)
 		}
 		return nil, fileUnknown, nil
@@ -453,7 +455,11 @@ func (c *checker) file(k *checkedDir, r *db.Recording, p *db.Playback, badIndex 
 		c.found("file", name, "it is whole up to byte %d of %d: %v", sf.Good, r.FileBytes, sf.Damage)
 		return sf, fileDamaged, nil
 	case size > r.FileBytes && endsAt(sf, r.FileBytes):
-		c.found("file", name, "%d bytes are behind the %d that its row says", size-r.FileBytes, r.FileBytes)
+		if c.expected(k, r) {
+			c.note("file", name, "%d bytes are behind the %d that its row says: they did not sync", size-r.FileBytes, r.FileBytes)
+		} else {
+			c.found("file", name, "%d bytes are behind the %d that its row says", size-r.FileBytes, r.FileBytes)
+		}
 		if c.cfg.CutTails {
 			c.repairs++
 			c.tails = append(c.tails, tailCut{k, r.ID, r.FileBytes})
@@ -472,6 +478,44 @@ func (c *checker) file(k *checkedDir, r *db.Recording, p *db.Playback, badIndex 
 		return sf, fileDamaged, nil
 	}
 	return sf, fileWhole, nil
+}
+
+// expected reports whether a file may hold more than its row says: what is behind
+// did not sync, and was lost so, or another file holds it again (rule 13). That
+// one has the next number, or one behind files that had been begun.
+func (c *checker) expected(k *checkedDir, r *db.Recording) bool {
+	if r.EndReason == reasonDiskError {
+		return true
+	}
+	stream, _ := db.SplitID(r.ID)
+	i, _ := slices.BinarySearch(k.ids, r.ID+1)
+	for _, id := range k.ids[i:min(len(k.ids), i+2*probeAhead)] {
+		if of, _ := db.SplitID(id); of != stream {
+			break
+		}
+		if w := c.rewrites(k, id); w != nil && w.RecordingNo == r.No() {
+			return true
+		}
+	}
+	return false
+}
+
+// rewrites is what a file says that it holds again, nil when it does not.
+func (c *checker) rewrites(k *checkedDir, id int64) *mp4.Rewrites {
+	f, err := k.disk.Open(id)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil
+	}
+	sf, err := mp4.ReadSampleFile(f, size)
+	if err != nil || sf.About.ID() != id || sf.About.DatabaseUUID != c.db.UUID() {
+		return nil
+	}
+	return sf.About.Rewrites
 }
 
 // endsAt reports whether a fragment of the file ends at a byte.

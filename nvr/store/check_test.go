@@ -507,3 +507,41 @@ func TestFragmentThatFellOutOfMemoryLeavesNoTail(t *testing.T) {
 		}))
 	})
 }
+
+// What did not sync may be behind what a row says: a note when the recording says
+// that the disk failed, or when another file holds it again, and a finding
+// otherwise.
+func TestTailThatDidNotSyncIsANote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d *scripted
+		b := newBench(t, script(&d))
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.gop = 15
+		f.play(t, 5500*time.Millisecond)
+		d.mu.Lock()
+		d.fail["sync"], d.fail["truncate"] = []error{errDisk}, []error{errDisk, errDisk}
+		d.mu.Unlock()
+		f.play(t, 70*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+		b.stop()
+		g := &footage{T: t, dir: b.dir}
+		check := func(what string, quick bool, findings, notes int) {
+			t.Helper()
+			found, noted, _, err := g.check(CheckConfig{Quick: quick})
+			if err != nil || len(found) != findings || len(noted) != notes {
+				t.Errorf("%s: findings %q, notes %q, %v", what, found, noted, err)
+			}
+		}
+		check("what another file holds again", false, 0, 1)
+		check("what another file holds again", true, 0, 1)
+		last := db.CompositeID(st.id, st.nextNo-1)
+		g.write(g.file(last), g.size(g.file(last)), []byte("tail"))
+		check("and a tail of no known cause", false, 1, 1)
+		check("and a tail of no known cause", true, 1, 1)
+		g.sql(`UPDATE recording SET end_reason = ? WHERE composite_id = ?`, reasonDiskError, last)
+		g.sql(`UPDATE span SET end_reason = ? WHERE last_no = ?`, reasonDiskError, st.nextNo-1)
+		check("and one of a disk that failed", false, 0, 2)
+	})
+}

@@ -337,10 +337,7 @@ func validateStream(c *StreamConfig, field string) error {
 		if !filepath.IsAbs(d) {
 			return bad("sampleFileDir", "is %q: it must be an absolute path", d)
 		}
-		c.SampleFileDir = filepath.Clean(d)
-		if fi, err := os.Stat(c.SampleFileDir); err != nil || !fi.IsDir() {
-			return bad("sampleFileDir", "%s is not a directory", d)
-		}
+		c.SampleFileDir = filepath.Clean(d) // whether it is one is asked when it is new: its disk may be away
 	}
 	return nil
 }
@@ -426,7 +423,8 @@ func (s *Store) dirAt(path string) *directory {
 	return nil
 }
 
-// addDirs takes the sample directories that are new into use, all or none.
+// addDirs takes the sample directories that are new into use, all or none. One
+// that cannot be used now takes no new streams; those that it has can be changed.
 func (s *Store) addDirs(ctx context.Context, cameras []CameraConfig, list string) error {
 	var change db.Change
 	for i, c := range cameras {
@@ -434,7 +432,9 @@ func (s *Store) addDirs(ctx context.Context, cameras []CameraConfig, list string
 			path := c.Streams[typ].SampleFileDir
 			var err error
 			if d := s.dirAt(path); d != nil {
-				err = d.fault()
+				if fault := d.fault(); fault != nil && !s.recordsTo(c.ShortName, typ, d) {
+					err = fmt.Errorf("cannot take a new stream now: %w", fault)
+				}
 			} else if !slices.ContainsFunc(change.Dirs, func(d db.Dir) bool { return d.Path == path }) {
 				err = s.checkDir(path)
 				change.Dirs = append(change.Dirs, db.Dir{Path: path})
@@ -469,9 +469,18 @@ func (s *Store) addDirs(ctx context.Context, cameras []CameraConfig, list string
 	return nil
 }
 
+// recordsTo reports whether a camera has a stream of a type that is kept in a
+// directory.
+func (s *Store) recordsTo(camera, typ string, d *directory) bool {
+	return slices.ContainsFunc(s.streamsIn(d), func(st *Stream) bool { return st.name == camera && st.typ == typ })
+}
+
 // checkDir makes sure that a directory can be taken into use.
 func (s *Store) checkDir(path string) error {
 	disk, err := s.cfg.openDir(path)
+	if fi, serr := os.Stat(path); err != nil && (serr != nil || !fi.IsDir()) {
+		return fmt.Errorf("%s is not a directory", path)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type scenario struct {
 	prepare func(*life) // the life before: the power fails somewhere in it
 	kill    bool        // not the power: the process alone, with a new file not synced
 	unset   bool        // the clock is not set at first
+	old     bool        // the life before was one of the first version
 	live    func(*life)
 }
 
@@ -74,6 +76,9 @@ func (sc *scenario) run(t *testing.T, seed uint64) *crash {
 		l := bear(t, sampledirtest.State{}, nil, sc.at())
 		if before != nil {
 			m := before.moments[0]
+			if sc.old {
+				m.db = m.db.version1(t)
+			}
 			l = bear(t, before.disk.Content(), m.db, m.at)
 			if sc.kill {
 				l.begin = sampledirtest.State{}
@@ -81,7 +86,7 @@ func (sc *scenario) run(t *testing.T, seed uint64) *crash {
 			}
 			l.known = m.known
 		}
-		l.hook, l.unset = sc.hook, sc.unset
+		l.hook, l.unset, l.old = sc.hook, sc.unset, sc.old
 		l.watch()
 		l.mustOpen()
 		if before != nil {
@@ -198,6 +203,44 @@ var scenarios = []scenario{
 			})
 		}
 		both.Wait()
+	}},
+	{name: "upgrade", old: true, prepare: func(l *life) {
+		c := l.put(settings("front", 40<<10, 5, true))
+		var both sync.WaitGroup
+		for _, st := range c.Streams { // rows, and files without
+			both.Go(func() {
+				f := l.play(st, 0)
+				for range 5 {
+					f.play(l, 2300*time.Millisecond)
+					f = l.next(f, "camera closed")
+				}
+				f.play(l, 1500*time.Millisecond)
+			})
+		}
+		both.Wait()
+	}, live: func(l *life) {
+		if n := strings.Count(l.log.String(), "upgraded database"); n != 1 {
+			l.Errorf("the database was upgraded %d times", n)
+		}
+		var old, kept, making int
+		for _, m := range l.moments {
+			if m.db != nil && binary.BigEndian.Uint32(m.db.main[60:]) == 1 { // its user_version
+				old++
+			}
+			if m.db != nil && m.db.copies[0] != nil {
+				kept++
+			}
+			if m.db != nil && m.db.copies[1] != nil {
+				making++
+			}
+		}
+		if old < 5 || kept < 5 || making < 1 {
+			l.Errorf("%d moments before the upgrade, %d with a copy, %d while it is made", old, kept, making)
+		}
+		f := l.play(l.main("front"), 500)
+		f.play(l, 2*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
 	}},
 	{name: "killed, and the camera comes back", kill: true, prepare: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 8, false)).Stream("main"), 0)

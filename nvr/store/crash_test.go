@@ -49,6 +49,7 @@ type life struct {
 	begin sampledirtest.State // of the disk
 	shift time.Duration       // of the wall clock, at first
 	unset bool                // it is not set then, and makes no other step
+	old   bool                // its database is of version 1 at first
 	hook  func(*Config)
 	log   *journal
 
@@ -95,8 +96,12 @@ type moment struct {
 // rows count in each file, when they were asked for.
 type dbFiles struct {
 	main, wal []byte
+	copies    [2][]byte // that an upgrade keeps, or is making
 	rows      map[int64]int64
 }
+
+// copyNames are those of the copies that an upgrade from version 1 makes.
+var copyNames = [2]string{".v1", ".v1.new"}
 
 // inMemory makes a directory that needs no disk, where there is one.
 func inMemory(t testing.TB) string {
@@ -125,6 +130,13 @@ func bear(t *testing.T, st sampledirtest.State, files *dbFiles, at time.Time) *l
 		if err := errors.Join(os.WriteFile(l.path(""), files.main, 0o600), os.WriteFile(l.path("-wal"), files.wal, 0o600)); err != nil {
 			t.Fatal(err)
 		}
+		for i, b := range files.copies {
+			if b != nil {
+				if err := os.WriteFile(l.path(copyNames[i]), b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 	}
 	return l
 }
@@ -140,6 +152,9 @@ func (l *life) open() error {
 	cfg := Config{
 		Dir: l.dir, Now: l.now, noBallast: true, Log: slog.New(&noteFlushes{slog.NewTextHandler(l.log, nil), l}),
 		openDir: func(string) (sampledir.Dir, error) { return l.disk.Reopen(), nil },
+	}
+	if l.old {
+		cfg.Progress = l.note // the steps of the upgrade are among these
 	}
 	if l.hook != nil {
 		l.hook(&cfg)
@@ -180,7 +195,7 @@ type noteFlushes struct {
 }
 
 func (h *noteFlushes) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == "flushed" && h.l.disk.After != nil {
+	if (r.Message == "flushed" || r.Message == "upgraded database") && h.l.disk.After != nil {
 		h.l.note()
 	}
 	return h.Handler.Handle(ctx, r)
@@ -287,6 +302,35 @@ func (l *life) note() {
 	l.moments = append(l.moments, m)
 }
 
+// version1 is the database as the first version of the program would have it.
+func (f *dbFiles) version1(t *testing.T) *dbFiles {
+	l := bear(t, sampledirtest.State{}, f, time.Time{})
+	defer os.RemoveAll(l.dir)
+	p, err := sql.Open("sqlite", "file:"+l.path(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetMaxOpenConns(1)
+	for _, q := range []string{
+		`DROP TABLE span`, `DROP TABLE gap`,
+		`ALTER TABLE stream DROP COLUMN retain_days`, `ALTER TABLE stream DROP COLUMN owed_from_90k`,
+		`DELETE FROM version WHERE id > 1`, `INSERT OR IGNORE INTO version (id, unix_time, notes) VALUES (1, 0, 'first')`,
+		`PRAGMA user_version = 1`, `PRAGMA wal_checkpoint(TRUNCATE)`,
+	} {
+		if _, err := p.Exec(q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	main, err := os.ReadFile(l.path(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &dbFiles{main: main}
+}
+
 // capacity makes the disk small, or as large as any test wants.
 func (l *life) capacity(n int64) {
 	l.mu.Lock()
@@ -379,10 +423,16 @@ func (l *life) copyDB() *dbFiles {
 		if !bytes.Equal(before, wal[:min(header, len(wal))]) || !bytes.Equal(before, l.walHeader(header)) {
 			continue
 		}
-		if l.db != nil && bytes.Equal(l.db.main, main) && bytes.Equal(l.db.wal, wal) {
+		files := &dbFiles{main: main, wal: wal}
+		for i, name := range copyNames {
+			if files.copies[i], err = os.ReadFile(l.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				l.Fatal(err)
+			}
+		}
+		if l.db != nil && bytes.Equal(l.db.main, main) && bytes.Equal(l.db.wal, wal) && slices.EqualFunc(l.db.copies[:], files.copies[:], bytes.Equal) {
 			return l.db
 		}
-		return &dbFiles{main: main, wal: wal}
+		return files
 	}
 }
 
@@ -755,13 +805,14 @@ func (c *crash) everywhere() {
 			cut := sampledirtest.At(c.l.begin, c.log, p.ops)
 			fates := c.fates(cut.Unsynced())
 			for _, inOrder := range []bool{true, false} {
-				during.db = &dbFiles{main: p.db.main, wal: c.torn(p.db.wal, m.db.wal, inOrder)}
+				during.db = &dbFiles{main: p.db.main, wal: c.torn(p.db.wal, m.db.wal, inOrder), copies: p.db.copies}
 				c.try(&during, cut, fates[c.rng.IntN(len(fates))])
 			}
-			if c.l.unset {
-				// All or nothing has moved, however many transactions there were.
+			if c.l.unset || c.l.old {
+				// All or nothing has moved, however many transactions there were;
+				// the database is of the old version or of the new one.
 				for _, wal := range prefixes(p.db.wal, m.db.wal) {
-					during.db = &dbFiles{main: p.db.main, wal: wal}
+					during.db = &dbFiles{main: p.db.main, wal: wal, copies: p.db.copies}
 					c.try(&during, cut, fates[0])
 				}
 			}
@@ -860,7 +911,7 @@ func (c *crash) recover(st sampledirtest.State, m *moment, twice bool) (got *fou
 		l.unset = c.l.unset
 		l.hook = func(cfg *Config) { cfg.bootID = boot }
 		if twice {
-			l.known, l.going, l.gone = m.known, m.going, m.gone
+			l.known, l.going, l.gone, l.old = m.known, m.going, m.gone, c.l.old
 			l.watch()
 			again = l
 		}

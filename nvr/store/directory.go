@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -34,11 +35,19 @@ type directory struct {
 
 	files map[int64]*writeFile // open for writing, by recording
 
+	ends      int       // how often in a row its sync ended the process
+	notBefore time.Time // it is not tried
+	began     time.Time // when its goroutine first had it to write to
+
 	ending bool // the last steps
 	moved  bool // a step has left something to another file
+	more   bool // a step that succeeded has left something to the next
 
 	wake   chan chan struct{} // asks for a step now; answered when it is done
 	looked time.Time          // when garbage was last looked at
+
+	spell    spell     // of trouble, as the log has it
+	saidLost time.Time // when it last said what fell out of memory
 
 	mu sync.Mutex // a leaf: nothing is called under it
 
@@ -49,7 +58,6 @@ type directory struct {
 	dir         sampledir.Dir
 
 	err     error               // of the step that fails now
-	since   time.Time           // when it began to fail
 	working time.Time           // since when a step is under way; zero between steps
 	garbage []int64             // to unlink; their garbage rows are committed
 	gone    []int64             // unlinked durably; their rows can go
@@ -60,11 +68,16 @@ type directory struct {
 	room    room
 }
 
+// mostFails is after how many appends that failed a file is given up, as after
+// one sync that failed: those behind it wait.
+const mostFails = 10
+
 // writeFile is a sample file that is being written.
 type writeFile struct {
 	sampledir.File
 	written int64
 	synced  int64 // -1: it was cut since
+	fails   int   // appends, one after the other
 }
 
 // work is what one step has to write for one recording.
@@ -94,6 +107,7 @@ func (d *directory) run(ctx context.Context) {
 	if !d.await(ctx) {
 		return
 	}
+	d.began = time.Now()
 	t := time.NewTicker(syncEvery)
 	defer t.Stop()
 	for {
@@ -105,23 +119,81 @@ func (d *directory) run(ctx context.Context) {
 			}
 			return
 		case <-t.C:
-			d.step()
+			d.steps()
 		case done := <-d.wake:
-			d.step()
+			d.steps()
 			close(done)
 		}
 	}
 }
 
-// finish runs the last steps: one, and more while a file does not sync and
-// there is another to write.
+// finish runs the last steps: one, and more while something fails. What the disk
+// has not taken then goes with the memory.
 func (d *directory) finish() {
 	d.ending = true
 	for range 3 {
 		d.moved = false
-		if d.step(); !d.moved {
-			return
+		if d.steps(); !d.moved && !d.holds() {
+			break
 		}
+	}
+	if !d.store.poisoned.Load() {
+		for _, st := range d.store.streamsIn(d) {
+			for _, rec := range st.giveUp() {
+				d.cutOff(rec, rec.size)
+			}
+		}
+	}
+}
+
+// holds reports whether memory holds what the disk has not taken.
+func (d *directory) holds() bool {
+	return slices.ContainsFunc(d.store.streamsIn(d), func(st *Stream) bool {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		return st.unsyncedBytes > 0
+	})
+}
+
+// giveUp ends the recordings of a stream where they are durable, for the last
+// flush, and notes what kept the rest from the disk: a gap. It returns those whose
+// files may hold more. One that holds again what another file holds already, and
+// not as much of it yet, is left for the next start to compare, with all behind it.
+func (st *Stream) giveUp() (cut []*recording) {
+	lost, _ := st.diskCause()
+	reason := reasonDiskError
+	if lost.cause == DiskSlow {
+		reason = reasonSlowDisk
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, rec := range slices.Clone(st.recent) {
+		if rec.settled || rec.broken { // a broken one waits for the one that was made for it
+			continue
+		}
+		if !rec.sealed || rec.durable < rec.promised {
+			break
+		}
+		if rec.durable < len(rec.taken) || len(rec.pending)+len(rec.pendingAudio) > 0 {
+			frames := rec.video.Samples
+			st.shorten(rec, rec.durable, reason)
+			st.lostFrames += frames - rec.video.Samples
+			rec.lost = lost
+			rec.lost.at = rec.start
+		}
+		st.settled(rec)
+		cut = append(cut, rec)
+	}
+	if len(cut) > 0 && len(st.notes) == 0 {
+		st.notes = []note{{st.store.wall(), RecorderDown, ""}} // up to here it was the disk
+	}
+	return cut
+}
+
+// steps runs a step, and others as long as there is more than one takes.
+func (d *directory) steps() {
+	for d.step(); d.more; {
+		d.step()
 	}
 }
 
@@ -146,6 +218,7 @@ func (d *directory) stepNow(ctx context.Context) error {
 // step writes, syncs and collects once. The error state of the directory is
 // that of the last step.
 func (d *directory) step() {
+	d.more = false
 	if d.store.poisoned.Load() {
 		return
 	}
@@ -159,7 +232,7 @@ func (d *directory) step() {
 		err = nil
 	}
 	if err == nil {
-		if err = d.look(); err == nil {
+		if err = d.look(); err == nil || d.ending && d.fits() {
 			err = d.write(false)
 		} else if werr := d.write(true); werr != nil {
 			err = werr
@@ -172,29 +245,22 @@ func (d *directory) step() {
 	d.mu.Lock()
 	d.working = time.Time{}
 	was := d.err
-	if was == nil && err != nil {
-		d.since = time.Now()
-	}
 	d.err = err
+	d.more = d.more && err == nil
 	if was != nil && err == nil {
 		d.well = time.Now()
 	}
-	since := d.since
 	d.mu.Unlock()
-	if err == nil {
-		d.reportLost()
-	}
 	d.lookAtGarbage()
-	switch {
-	case err != nil && (was == nil || was.Error() != err.Error()):
-		d.store.log.Error("sample directory does not take writes; trying again every second", "dir", d.path, "err", err)
-	case err == nil && was != nil:
-		d.store.log.Info("sample directory takes writes again", "dir", d.path, "after", time.Since(since).Round(time.Second))
-	}
+	d.report(err)
 }
 
 // reportLost says what fell out of memory while the disk took nothing.
 func (d *directory) reportLost() {
+	if time.Since(d.saidLost) < spellOver {
+		return
+	}
+	d.saidLost = time.Now()
 	for _, st := range d.store.streamsIn(d) {
 		st.mu.Lock()
 		lost := st.lostFrames
@@ -242,7 +308,19 @@ func (d *directory) write(paused bool) error {
 		} else if err != nil {
 			behind = w.rec.st
 			fail(err)
+			f := d.files[w.rec.id()]
+			if f != nil && !diskFull(err) {
+				f.fails++
+			}
+			if f != nil && f.fails >= mostFails {
+				d.abandon(w, err) // the blocks it has may never take it
+			} else if w.asFarAs(f) {
+				written = append(written, w)
+			}
 		} else {
+			if f := d.files[w.rec.id()]; f != nil {
+				f.fails = 0
+			}
 			written = append(written, w)
 		}
 	}
@@ -271,8 +349,7 @@ func (d *directory) write(paused bool) error {
 		good = append(good, w)
 	}
 	if entries {
-		if err := d.dir.Sync(); err != nil {
-			d.store.poison(err)
+		if err := d.sync(); err != nil {
 			return err
 		}
 	}
@@ -285,10 +362,18 @@ func (d *directory) write(paused bool) error {
 	return failed
 }
 
+// leastWork is what a step takes of a stream in any case, bytes in memory.
+const leastWork = 1 << 20
+
 // take gives all units that the directory's streams have collected their place
-// in the files. waiting is why one of the streams is not asked now.
+// in the files. waiting is why one of the streams is not asked now. Of a stream
+// that has much, because its disk took nothing for a while, it takes a fourth of
+// what the memory has for each: when that is full, the rest can fall out of it,
+// and not what comes now.
 func (d *directory) take(paused bool) (jobs []*work, waiting error) {
-	for _, st := range d.store.streamsIn(d) {
+	s := d.store
+	for _, st := range s.streamsIn(d) {
+		room := max(leastWork, s.cfg.RingBytes/(4*max(1, s.streams.Load())))
 		st.mu.Lock()
 		if st.syncFails > 0 && time.Now().Before(st.syncAgain) && !d.ending {
 			waiting = st.syncErr
@@ -312,10 +397,22 @@ func (d *directory) take(paused bool) (jobs []*work, waiting error) {
 			if rec.durable == len(rec.taken) && !last {
 				continue
 			}
-			rec.inWork = len(rec.taken)
+			n, size := rec.durable, rec.size
+			for ; n < len(rec.taken) && room > 0; n++ {
+				room -= rec.taken[n].cost
+			}
+			whole := n == len(rec.taken)
+			if !whole {
+				size = rec.taken[n].pos
+			}
+			rec.inWork = n
 			jobs = append(jobs, &work{
-				rec: rec, fragments: rec.taken[rec.durable:], upTo: len(rec.taken), size: rec.size, last: last,
+				rec: rec, fragments: rec.taken[rec.durable:n], upTo: n, size: size, last: last && whole,
 			})
+			if !whole {
+				d.more = true
+				break
+			}
 			if st.syncFails > 0 && !d.ending {
 				break // one file shows whether the disk syncs again
 			}
@@ -358,6 +455,17 @@ func (w *work) begin() bool {
 	}
 	rec.created = rec.created || w.upTo > 0
 	return true
+}
+
+// asFarAs makes it the work of a step to make durable what a file took before it
+// failed. It reports whether that is anything.
+func (w *work) asFarAs(f *writeFile) bool {
+	n := 0
+	for f != nil && n < len(w.fragments) && w.fragments[n].pos+w.fragments[n].size <= f.written {
+		n++
+	}
+	w.upTo, w.last = w.upTo-len(w.fragments)+n, false
+	return n > 0
 }
 
 // append brings the file of a recording up to its last fragment, from the
@@ -474,7 +582,7 @@ func (d *directory) settle(w *work) {
 	}
 }
 
-// abandon ends a recording whose file failed to sync. The bytes behind what is
+// abandon ends a recording whose file failed to sync, or takes nothing. The bytes behind what is
 // durable may be lost though a second sync would report success (reliability.md
 // finding 1), so there is none: they are written again, to another file.
 func (d *directory) abandon(w *work, err error) {
@@ -485,10 +593,7 @@ func (d *directory) abandon(w *work, err error) {
 		d.cutOff(rec, 0) // the next start would read it from the page cache, and sync it again
 		return
 	}
-	durable := rec.size
-	if rec.durable < len(rec.taken) {
-		durable = rec.taken[rec.durable].pos
-	}
+	durable := rec.durableSize()
 	frames := rec.video.Samples
 	st.backOff(err)
 	next := st.rewrite(rec, err)
@@ -505,12 +610,12 @@ func (d *directory) abandon(w *work, err error) {
 		}
 	}
 	st.mu.Unlock()
-	log := d.store.log.With("camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", err)
+	args := []any{"camera", st.name, "stream", st.typ, "recording", rec.no, "lost_frames", max(0, frames), "err", shorten(err.Error())}
 	if next != nil {
 		d.moved = true
-		log.Error("sample file did not sync; what is not durable is written to another", "again", next.no)
+		d.detail(slog.LevelError, "sample file is given up; what is not durable is written to another", append(args, "again", next.no)...)
 	} else {
-		log.Error("sample file did not sync; its unsynced end is lost")
+		d.detail(slog.LevelError, "sample file is given up; its end that is not durable is lost", args...)
 	}
 	if next != nil {
 		if f := d.files[rec.id()]; f != nil {
@@ -532,14 +637,14 @@ func (d *directory) cutOff(rec *recording, size int64) {
 
 func (d *directory) truncate(rec *recording, f *writeFile, size int64) {
 	if err := f.Truncate(size); err != nil {
-		d.store.log.Warn("sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", err)
+		d.detail(slog.LevelWarn, "sample file keeps a tail that does not count", "recording", idString(rec.id()), "err", shorten(err.Error()))
 	}
 }
 
 func (d *directory) close(id int64) {
 	if f := d.files[id]; f != nil {
 		if err := f.Close(); err != nil {
-			d.store.log.Warn("close sample file", "recording", idString(id), "err", err)
+			d.detail(slog.LevelWarn, "close sample file", "recording", idString(id), "err", shorten(err.Error()))
 		}
 		delete(d.files, id)
 	}
@@ -568,8 +673,7 @@ func (d *directory) collect() error {
 		done = append(done, id)
 	}
 	if len(done) > 0 {
-		if err := d.dir.Sync(); err != nil {
-			d.store.poison(err)
+		if err := d.sync(); err != nil {
 			return err
 		}
 	}

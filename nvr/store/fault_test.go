@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -178,6 +179,45 @@ func TestFailingSyncIsShown(t *testing.T) {
 		}
 		f.run.End("x")
 	})
+}
+
+// Syncs that fail, all or some of them, are told of in a few short lines, however
+// long that goes on.
+func TestFailingSyncsFillNoLog(t *testing.T) {
+	for name, pattern := range map[string][]error{"all": {errDisk}, "every other": {errDisk, nil}, "now and then": slices.Concat([]error{errDisk}, make([]error, 20))} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var d *scripted
+				b := newBench(t, script(&d))
+				st := b.camera("front", plenty, 60)
+				f := newFeed(st.Begin(nil))
+				f.play(t, 5*time.Second)
+				d.mu.Lock()
+				d.fail["sync"] = slices.Repeat(pattern, 5000)
+				d.mu.Unlock()
+				before := len(b.log.String())
+				f.play(t, 20*time.Minute)
+				lines := 0
+				for line := range strings.Lines(b.log.String()[before:]) {
+					if strings.Contains(line, "msg=flushed") {
+						continue
+					}
+					if lines++; len(line) > 1<<10 {
+						t.Errorf("a line of %d bytes: %s", len(line), line)
+					}
+				}
+				if lines < 3 || lines > 12 {
+					t.Errorf("%d lines in 20 minutes", lines)
+				}
+				d.heal()
+				f.play(t, 3*time.Minute)
+				f.run.End("test")
+				if n := strings.Count(b.log.String(), "takes writes again"); n != 1 {
+					t.Errorf("%d lines about the end of it", n)
+				}
+			})
+		})
+	}
 }
 
 // A recording whose last picture was cut off ends with one that has a duration.

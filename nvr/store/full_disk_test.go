@@ -15,8 +15,8 @@ import (
 	"holdfast/nvr/media"
 )
 
-// smallDisk mounts an ext4 of 64 MiB of its own.
-func smallDisk(t *testing.T) string {
+// smallDisk mounts an ext4 of its own.
+func smallDisk(t *testing.T, size int64) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounting a loop device needs root")
@@ -30,7 +30,7 @@ func smallDisk(t *testing.T) string {
 		return strings.TrimSpace(string(out))
 	}
 	file := filepath.Join(t.TempDir(), "disk")
-	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 64*mb)); err != nil {
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, size)); err != nil {
 		t.Fatal(err)
 	}
 	run("mke2fs", "-q", "-t", "ext4", "-m", "0", "-F", file)
@@ -101,7 +101,7 @@ func TestSmallDiskIsFilledByOthers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("syncs a disk for a while")
 	}
-	disk := smallDisk(t)
+	disk := smallDisk(t, 64*mb)
 	dir := filepath.Join(disk, "data")
 	const long = 9600 << 10 // more than what is allocated for the log
 	synctest.Test(t, func(t *testing.T) {
@@ -240,4 +240,39 @@ func TestSmallDiskIsFilledByOthers(t *testing.T) {
 	if err != nil || res.Rows == 0 {
 		t.Errorf("check of %d rows: %v", res.Rows, err)
 	}
+}
+
+// A database that is lost while its disk is full comes back all the same: what is
+// reserved for it makes room for the copy.
+func TestDatabaseComesBackOnAFullDisk(t *testing.T) {
+	disk := smallDisk(t, 256*mb)
+	dir := filepath.Join(disk, "data")
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(cfg *Config) { cfg.Dir, cfg.noBallast = dir, false })
+		st := b.camera("front", 0, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 30*time.Second)
+		f.run.End("test")
+		time.Sleep(backupFirst + time.Minute)
+		if !strings.Contains(b.log.String(), "backed up database") {
+			t.Fatal("there is no copy")
+		}
+		b.stop()
+		reserve := filepath.Join(dir, ballastName)
+		if fileSize(reserve) == 0 {
+			t.Fatal("nothing is reserved")
+		}
+		if err := os.Remove(filepath.Join(dir, "db")); err != nil {
+			t.Fatal(err)
+		}
+		others := newHog(t, disk)
+		others.eat()
+		b.start()
+		if !strings.Contains(b.log.String(), "database restored from a copy") {
+			t.Error("it is not restored")
+		}
+		b.again("front") // what it has recorded may be gone: it makes room
+		others.end()
+		b.stop()
+	})
 }

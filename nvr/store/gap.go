@@ -53,6 +53,19 @@ type note struct {
 // while nothing can be committed. Behind that the last cause stands for all.
 const mostNotes = 64
 
+// join puts notes behind others. One that says the same cause again says
+// nothing, and no more than mostNotes are kept.
+func join(notes []note, more ...note) []note {
+	for _, n := range more {
+		k := len(notes)
+		if k > 0 && notes[k-1].cause == n.cause || k >= mostNotes && n.cause != notOwed {
+			continue
+		}
+		notes = append(notes, n)
+	}
+	return notes
+}
+
 // ledger accounts for the time of a stream that is to be recorded: each instant
 // up to until is in a recording or in a gap, or was not owed. The stream's lock
 // guards it. Gaps are not noted as they happen: they are what recordings leave
@@ -346,9 +359,9 @@ func (st *Stream) accounted(a *account) {
 	if len(a.notes) > 0 {
 		// What was lost at the end belongs to what comes next.
 		if len(st.recent) > 0 {
-			st.recent[0].before = append(a.notes, st.recent[0].before...)
+			st.recent[0].before = join(a.notes, st.recent[0].before...)
 		} else {
-			l.notes = append(a.notes, l.notes...)
+			l.notes = join(a.notes, l.notes...)
 		}
 	}
 	for len(l.notes) > 1 && l.notes[1].at <= l.until {
@@ -414,18 +427,20 @@ func (st *Stream) Gaps(ctx context.Context, from, to media.Time, f func(*Gap) er
 	return nil
 }
 
-// diskCause says why the stream's disk does not take what there is.
-func (st *Stream) diskCause() note {
+// diskCause says why the stream's disk does not take what there is, and whether
+// recording to it pauses.
+func (st *Stream) diskCause() (why note, paused bool) {
 	if st.dir == nil {
-		return note{cause: DiskError}
+		return note{cause: DiskError}, false
 	}
 	st.dir.mu.Lock()
 	err := st.dir.err
+	paused = st.dir.room.paused != nil
 	st.dir.mu.Unlock()
 	if err == nil {
-		return note{cause: DiskSlow}
+		return note{cause: DiskSlow}, paused
 	}
-	return diskNote(err)
+	return diskNote(err), paused
 }
 
 // diskNote is the note of an error of a disk.

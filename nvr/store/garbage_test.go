@@ -14,6 +14,8 @@ import (
 // behindItsBack changes the database while the store has it open.
 func (b *bench) behindItsBack(statement string) {
 	b.Helper()
+	b.s.flushing.Lock() // which may be at work in this very instant
+	defer b.s.flushing.Unlock()
 	p, err := sql.Open("sqlite", filepath.Join(b.dir, "db"))
 	if err == nil {
 		_, err = p.Exec(statement)

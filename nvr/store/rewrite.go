@@ -45,10 +45,12 @@ func (st *Stream) keeps(n int64) {
 	}
 }
 
-// given is how many fragments of a recording cannot be given up: the disk has
-// them, or is at work on them, or an earlier file will be cut for them.
-func (rec *recording) given() int {
-	return max(rec.durable, rec.inWork, min(rec.promised, len(rec.taken)))
+// durableSize is how long the durable part of the file is, in bytes.
+func (rec *recording) durableSize() int64 {
+	if rec.durable < len(rec.taken) {
+		return rec.taken[rec.durable].pos
+	}
+	return rec.size
 }
 
 // startsGroup reports whether a fragment begins with a key frame.
@@ -175,12 +177,17 @@ func (st *Stream) rewrite(rec *recording, why error) *recording {
 	for _, r := range later {
 		recent = append(recent, m.move(r, place{}))
 	}
-	last := m.behind
-	st.recent, st.nextNo, st.cumRuns, st.cumMedia = recent, last.no+1, last.runsWith(), last.prevMedia
+	st.recent = recent
+	st.endsWith(m.behind)
+	return first
+}
+
+// endsWith notes that the recordings of the stream end with one that was moved.
+func (st *Stream) endsWith(last *recording) {
+	st.nextNo, st.cumRuns, st.cumMedia = last.no+1, last.runsWith(), last.prevMedia
 	if last.sealed {
 		st.cumMedia += last.mediaDuration()
 	}
-	return first
 }
 
 // runsWith is how many runs of the stream there were up to this recording.
@@ -203,45 +210,18 @@ type move struct {
 
 // move ends a recording at a place and makes the one that goes on from there.
 func (m *move) move(old *recording, from place) *recording {
-	st, past := m.st, media.Duration(from.at)
+	st := m.st
 	whole := from.fragment == 0 && from.pending == 0
 	if old.run != m.behind.run {
 		m.set = 0 // it has a clock of its own
 	}
 	ended := old.start.Add(old.wallDuration())
-	next := &recording{
-		st: st, run: old.run, no: m.no, open: old.open,
-		videoEntry: old.videoEntry, audioEntry: old.audioEntry, videoID: old.videoID, audioID: old.audioID,
-		dts0: old.dts0 + from.at, received: old.received.Add(past.Std()), arrival: old.arrival.Add(past + m.set),
-		sinceOpen: old.sinceOpen + past, localStart: old.localStart.Add(past + m.set), rotateAt: old.rotateAt.Add(m.set),
-		held: old.held, heldAudio: old.heldAudio,
-		sealed: old.sealed, starved: old.starved, trailingZero: old.trailingZero, endReason: old.endReason,
-		lost: old.lost, rewrites: &mp4.Rewrites{RecordingNo: old.no, From90k: from.at},
-	}
-	tail := slices.Clone(old.taken[from.fragment:])
-	pending := old.pending[from.pending:]
-	sounds := slices.Clone(old.pendingAudio)
-	if from.fragment == len(old.taken) && old.audioEntry != nil {
-		sounds = slices.DeleteFunc(sounds, func(u unit) bool { return u.at < old.audioUnits(from.at) })
-	}
-	shift := old.audioShift(from, tail, sounds)
-	next.heldAudioPos = max(0, old.heldAudioPos-shift)
-	next.promised = max(0, old.durable-from.fragment, old.promised-from.fragment)
-
-	// What is left of old.
-	reason := old.endReason
-	old.held, old.heldAudio, old.lost = nil, nil, note{}
-	old.cut(min(from.fragment, old.durable))
-	old.sealed, old.broken, old.moved, old.endReason = true, true, whole, ""
-
+	next, rest := old.leave(from, m.no, min(from.fragment, old.durable))
+	next.arrival, next.localStart, next.rotateAt = next.arrival.Add(m.set), next.localStart.Add(m.set), next.rotateAt.Add(m.set)
+	next.rewrites = &mp4.Rewrites{RecordingNo: old.no, From90k: from.at}
+	old.broken, old.moved = true, whole
 	m.place(old, next, whole, from.loses)
-	next.end(reason)
-	var err error
-	if next.init, err = next.header(); err != nil {
-		panic("store: header of a recording that had one: " + err.Error())
-	}
-	next.fill(tail, pending, sounds, past, shift)
-
+	next.takeOver(old, rest)
 	if whole {
 		next.before, old.before = old.before, nil
 		next.heirOf, old.heirOf = old.heirOf, nil
@@ -251,12 +231,56 @@ func (m *move) move(old *recording, from place) *recording {
 	} else if old == m.behind {
 		st.settled(old)
 	}
-	if r := old.run; r != nil && r.rec == old {
-		r.rec, r.offset = next, next.runOffset+1
-	}
-	st.relabel(old, next, past)
 	m.behind, m.no, m.ended = next, m.no+1, ended
 	return next
+}
+
+// rest is what a recording held from a place on.
+type rest struct {
+	tail            []*fragment
+	pending, sounds []unit
+	past            media.Duration // media time of the place
+	shift           int64          // by which sounds move to the front, audio units
+}
+
+// leave ends the recording with its first fragments, so many, and makes the one
+// that goes on from a place behind them. That has no place in the stream yet,
+// and nothing in it before it takes the rest over.
+func (rec *recording) leave(from place, no int32, keep int) (*recording, rest) {
+	r := rest{
+		tail: slices.Clone(rec.taken[from.fragment:]), pending: rec.pending[from.pending:],
+		sounds: slices.Clone(rec.pendingAudio), past: media.Duration(from.at),
+	}
+	if from.fragment == len(rec.taken) && rec.audioEntry != nil {
+		r.sounds = slices.DeleteFunc(r.sounds, func(u unit) bool { return u.at < rec.audioUnits(from.at) })
+	}
+	r.shift = rec.audioShift(from, r.tail, r.sounds)
+	next := &recording{
+		st: rec.st, run: rec.run, no: no, open: rec.open,
+		videoEntry: rec.videoEntry, audioEntry: rec.audioEntry, videoID: rec.videoID, audioID: rec.audioID,
+		dts0: rec.dts0 + from.at, received: rec.received.Add(r.past.Std()), arrival: rec.arrival.Add(r.past),
+		sinceOpen: rec.sinceOpen + r.past, localStart: rec.localStart.Add(r.past), rotateAt: rec.rotateAt,
+		held: rec.held, heldAudio: rec.heldAudio, heldAudioPos: max(0, rec.heldAudioPos-r.shift),
+		sealed: rec.sealed, starved: rec.starved, trailingZero: rec.trailingZero, endReason: rec.endReason,
+		lost: rec.lost, promised: max(0, rec.durable-from.fragment, rec.promised-from.fragment),
+	}
+	rec.held, rec.heldAudio, rec.lost = nil, nil, note{}
+	rec.cut(keep)
+	rec.sealed, rec.endReason = true, ""
+	return next, r
+}
+
+// takeOver gives the recording what another one has left.
+func (rec *recording) takeOver(old *recording, r rest) {
+	var err error
+	if rec.init, err = rec.header(); err != nil {
+		panic("store: header of a recording that had one: " + err.Error())
+	}
+	rec.fill(r)
+	if run := old.run; run != nil && run.rec == old {
+		run.rec, run.offset = rec, rec.runOffset+1
+	}
+	rec.st.relabel(old, rec, r.past)
 }
 
 // place gives next its place in the stream, and in the run.
@@ -272,7 +296,7 @@ func (m *move) place(old, next *recording, whole, loses bool) {
 			next.rewrites = old.rewrites
 		}
 		if old.runOffset > 0 {
-			st.endBefore(old)
+			st.endBefore(old, reasonDiskError)
 		}
 	case failed:
 		next.prevMedia, next.prevRuns = old.prevMedia+old.mediaDuration(), old.runsWith()
@@ -309,11 +333,11 @@ func (m *move) place(old, next *recording, whole, loses bool) {
 }
 
 // endBefore makes the recording before rec the last of its run.
-func (st *Stream) endBefore(rec *recording) {
+func (st *Stream) endBefore(rec *recording, reason string) {
 	for i := slices.Index(st.recent, rec) - 1; i >= 0; i-- {
 		if before := st.recent[i]; !before.moved {
 			if before.run == rec.run && before.endReason == "" {
-				before.end(reasonDiskError)
+				before.end(reason)
 			}
 			return
 		}
@@ -339,11 +363,11 @@ func (rec *recording) audioShift(from place, tail []*fragment, sounds []unit) in
 	return min(first, rec.audioUnits(rec.dts0+from.at)-rec.audioUnits(rec.dts0))
 }
 
-// fill gives the recording what another one held from a time on.
-func (rec *recording) fill(tail []*fragment, pending, sounds []unit, past media.Duration, shift int64) {
+// fill gives the recording its samples.
+func (rec *recording) fill(r rest) {
 	rec.size = int64(len(rec.init))
-	cost := int64(0)
-	for _, old := range tail {
+	past, shift, cost := r.past, r.shift, int64(0)
+	for _, old := range r.tail {
 		f := *old
 		f.ID, f.Seq, f.Start, f.pos = rec.id(), uint32(len(rec.taken)+1), rec.start, rec.size
 		f.videoEnd -= int64(past)
@@ -369,14 +393,14 @@ func (rec *recording) fill(tail []*fragment, pending, sounds []unit, past media.
 		cost += f.cost
 		rec.taken = append(rec.taken, &f)
 	}
-	for _, u := range pending {
+	for _, u := range r.pending {
 		u.at -= int64(past)
 		rec.pending = append(rec.pending, u)
 		rec.video.Append(u.sample)
 		rec.pendingBytes += int64(len(u.data))
 		cost += unitCost(len(u.data))
 	}
-	for _, u := range sounds {
+	for _, u := range r.sounds {
 		u.at -= shift
 		rec.pendingAudio = append(rec.pendingAudio, u)
 		rec.audio.Append(u.sample)

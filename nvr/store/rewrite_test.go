@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,6 +93,79 @@ func TestFailedSyncLosesNothing(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A file whose blocks take nothing for ever holds up neither its recording nor
+// those behind it: all goes to another file, and nothing is lost. A full disk is
+// no fault of a file.
+func TestFileThatTakesNothingIsGivenUp(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		more int // files
+	}{{"blocks that take nothing", errDisk, 1}, {"a full disk", syscall.ENOSPC, 0}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var d *scripted
+				inner := script(&d)
+				var bad atomic.Int64 // the file
+				b := newBench(t, func(cfg *Config) {
+					inner(cfg)
+					open := cfg.openDir
+					cfg.openDir = func(path string) (sampledir.Dir, error) {
+						dir, err := open(path)
+						return &badBlocks{dir, &bad, tt.err}, err
+					}
+				})
+				st := b.camera("front", plenty, 60)
+				f := newFeed(st.Begin(nil))
+				f.gop = 15
+				f.play(t, 35500*time.Millisecond)
+				bad.Store(db.CompositeID(st.id, st.nextNo-1))
+				f.play(t, 3*time.Minute)
+				if in := st.Info(); (in.DurableAge > 3*time.Second) == (tt.more > 0) {
+					t.Errorf("3 minutes later the newest picture was durable %v ago, error %q", in.DurableAge, in.DirError)
+				}
+				bad.Store(-1)
+				f.play(t, time.Minute)
+				f.run.End("test")
+				time.Sleep(3 * time.Minute)
+				if n := everyPicture(t, st, 0); n != f.n {
+					t.Errorf("%d pictures, want %d", n, f.n)
+				}
+				if n := d.count("create"); n != 6+tt.more {
+					t.Errorf("%d files were begun", n)
+				}
+			})
+		})
+	}
+}
+
+// badBlocks is a directory with a file that takes nothing.
+type badBlocks struct {
+	sampledir.Dir
+	bad *atomic.Int64
+	err error
+}
+
+type badFile struct {
+	sampledir.File
+	d  *badBlocks
+	id int64
+}
+
+func (d *badBlocks) Create(id int64) (sampledir.File, error) {
+	f, err := d.Dir.Create(id)
+	return &badFile{f, d, id}, err
+}
+
+func (d *badBlocks) SyncFiles(files []sampledir.File) []error { return sampledir.SyncEach(files) }
+
+func (f *badFile) Append(at int64, bufs ...[]byte) (int64, error) {
+	if f.d.bad.Load() == f.id {
+		return 0, f.d.err
+	}
+	return f.File.Append(at, bufs...)
 }
 
 // A disk that takes no sync does not get a new file each second; when it does,

@@ -43,10 +43,10 @@ type room struct {
 // way to be free.
 func (r *room) low() bool { return r.known && r.space.Free+r.coming < floorOf(r.space.Total) }
 
-// look asks how much room there is, and has a flush delete the oldest
-// recordings when there is too little. The error says that recording pauses.
-func (d *directory) look() error {
-	sp, err := d.dir.Space()
+// askRoom asks a disk how much room there is, and has a flush delete the oldest
+// recordings when there is too little.
+func (d *directory) askRoom(disk sampledir.Dir) (sp sampledir.Space, ok bool) {
+	sp, err := disk.Space()
 	ask, unasked := d.roomIs(sp, err)
 	if unasked {
 		d.store.log.Warn("nobody knows how much room there is", "dir", d.path, "err", err)
@@ -54,9 +54,31 @@ func (d *directory) look() error {
 	if ask {
 		d.store.plan(nil, roomPlan, time.Now())
 	}
+	return sp, err == nil
+}
+
+// look is askRoom. The error says that recording pauses.
+func (d *directory) look() error {
+	d.askRoom(d.dir)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.room.paused
+}
+
+// fits reports whether what memory holds for the directory can be written though
+// recording pauses: at the end of the process it would be lost, and nothing comes
+// behind it. A quarter of the floor is left for the database.
+func (d *directory) fits() bool {
+	var held int64
+	for _, st := range d.store.streamsIn(d) {
+		st.mu.Lock()
+		held += st.unsyncedBytes + st.blocks(1)*int64(len(st.recent))
+		st.mu.Unlock()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sp := d.room.space
+	return d.room.known && sp.Free-held >= floorOf(sp.Total)/4
 }
 
 // roomIs takes the answer over. It reports whether a flush has to make room,

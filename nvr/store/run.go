@@ -126,8 +126,9 @@ func (r *Run) Append(au media.AccessUnit) error {
 	}
 	local := r.local(au)
 	rec.push(int32(d))
-	if st.overRing() && st.relieve(rec) {
-		// The disk is too slow, and nothing older is left to give up.
+	if st.excess() > 0 && st.relieve(rec) {
+		// The disk is too slow, and no group of pictures is left to give up but
+		// the one that grows.
 		if au.Key {
 			return r.restart(au, reasonSlowDisk)
 		}
@@ -136,6 +137,7 @@ func (r *Run) Append(au media.AccessUnit) error {
 		st.live(rec, au)
 		return nil
 	}
+	rec = r.rec // what is left of it may be another one
 	set := au.Key && r.steps != st.store.clock.steps.Load()
 	newEntry := au.Key && !au.Entry.Equal(rec.videoEntry)
 	if newEntry && !r.mayChange(au.Received) {
@@ -229,7 +231,7 @@ func (r *Run) restart(au media.AccessUnit, reason string) error {
 		rec.lost = note{rec.start, DiskError, reason}
 	}
 	if rec.cut(rec.given()); len(rec.taken) == 0 && !rec.created {
-		st.notes = append(rec.before, rec.lost)
+		st.notes = join(rec.before, rec.lost)
 		rec.release()
 		st.recent = st.recent[:len(st.recent)-1]
 		st.nextNo = rec.no

@@ -141,13 +141,45 @@ func TestStalledDiskCostsTheOldestOfItsOwnStreamsOnly(t *testing.T) {
 			lost += all[0] - next
 			next = all[len(all)-1] + 1
 		}
-		// What falls out is a recording at a time.
-		if next != f.n || lost < (15*60-100)*10 || lost > (15*60-40)*10 {
+		// What falls out is a group of pictures at a time.
+		if next != f.n || lost < (15*60-105)*10 || lost > (15*60-95)*10 {
 			t.Errorf("of %d pictures %d are lost, the last is %d", f.n, lost, next-1)
 		}
 		causes := explained(t, stalled, began, media.TimeOf(time.Now()), media.Second/4)
 		if gap := causes[DiskSlow].Std(); gap < time.Duration(lost-10)*time.Second/10 || gap > time.Duration(lost+10)*time.Second/10 {
 			t.Errorf("causes of gaps are %v, %d pictures are lost", causes, lost)
+		}
+	})
+}
+
+// A disk that comes back and is slow has a full memory to write. While it is at
+// work on that, the newest pictures are kept.
+func TestSlowDiskThatCatchesUpKeepsTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ring = 8 << 20
+		var took atomic.Int64
+		_, stalled, _ := twoDisks(t, ring, &took)
+		f := newFeed(stalled.Begin(nil))
+		f.size = 4 << 10 // 40 KiB/s: memory holds 200 s
+		f.play(t, 20*time.Second)
+		took.Store(int64(5 * time.Minute))
+		f.play(t, 5*time.Minute)
+		back := f.n
+		took.Store(int64(20 * time.Second)) // less than what comes meanwhile takes
+		f.play(t, 3*time.Minute)
+		took.Store(0)
+		f.run.End("test")
+		time.Sleep(3 * time.Minute)
+		next := 0
+		for _, r := range list(t, stalled) {
+			all := numbers(t, stalled, r.No)
+			if all[0] != next && next >= back-10 {
+				t.Errorf("pictures %d to %d fell out, the disk is back since %d", next, all[0]-1, back)
+			}
+			next = all[len(all)-1] + 1
+		}
+		if next != f.n {
+			t.Errorf("the last picture is %d, want %d", next-1, f.n-1)
 		}
 	})
 }

@@ -12,7 +12,8 @@
 //
 // Locks, in the order in which they are taken: Store.flushing, Store.mu,
 // Stream.mu, and then the leaves (directory.mu, planner.mu, entryTable.mu, pulse.mu).
-// ballast.mu is a leaf, too, under which its own file is touched and nothing else.
+// ballast.mu and endings.mu are leaves, too, under which their own files are touched
+// and nothing else.
 // No file and no SQL is touched under Stream.mu or a leaf.
 //
 // HTTP, RTSP and users do not belong here, nor does any SQL (package db) or
@@ -110,6 +111,11 @@ type Store struct {
 	dirs    []*directory
 	changed chan struct{} // closed at the next change of the configuration
 
+	ends     endings
+	unsynced atomic.Pointer[error] // see doubts
+	doubted  chan struct{}         // closed with the first
+	again    chan error            // see Again
+
 	poisoned atomic.Bool     // nothing is written any more
 	fatal    chan error      // the first error that poisons
 	stopped  chan struct{}   // closed when the directories have ended
@@ -157,12 +163,17 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s := &Store{
 		cfg: cfg, log: cfg.Log, now: cfg.Now, opened: time.Now(),
 		changed: make(chan struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
+		doubted: make(chan struct{}), again: make(chan error, 1),
 	}
 	s.plans.init()
-	if err := restoreIfLost(ctx, &cfg); err != nil {
+	s.ends.path = filepath.Join(cfg.Dir, endsName)
+	s.ballast.path, s.ballast.log, s.ballast.off = filepath.Join(cfg.Dir, ballastName), cfg.Log, cfg.noBallast
+	if err = restoreIfLost(ctx, &cfg); (diskFull(err) || db.Full(err)) && s.ballast.release(err) {
+		err = restoreIfLost(ctx, &cfg)
+	}
+	if err != nil {
 		return nil, err
 	}
-	s.ballast.path, s.ballast.log, s.ballast.off = filepath.Join(cfg.Dir, ballastName), cfg.Log, cfg.noBallast
 	dbConfig := db.Config{
 		Path: filepath.Join(cfg.Dir, "db"), Log: cfg.Log, Now: cfg.Now, Progress: cfg.Progress, Full: s.ballast.release,
 	}
@@ -210,6 +221,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s.running.Go(func() { s.serve(s.run) })
 	s.running.Go(func() { s.backups(s.run) })
 	s.running.Go(func() { s.watchClock(s.run) })
+	s.running.Go(func() { s.askAgain(s.run) })
 	return s, nil
 }
 
@@ -246,10 +258,14 @@ func (s *Store) load(ctx context.Context) error {
 		if err := s.resume(ctx, st); err != nil {
 			return err
 		}
-		if err := s.adopt(ctx, st); err != nil {
+		found := st.found()
+		if err := s.adopt(ctx, found); errors.Is(err, sampledir.ErrUnsynced) {
+			st.dir.refuse(err)
+			continue
+		} else if err != nil {
 			return err
 		}
-		st.stays(st.recent)
+		st.takeOver(found)
 	}
 	return s.flush(ctx, "start")
 }
@@ -295,16 +311,19 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 				return nil, fmt.Errorf("create sample directory: %w", err)
 			}
 		}
-		var m sampledir.Meta
-		m, d.dir, d.unavailable = s.identify(d.path, row)
 		d.uuid = row.UUID
-		if d.unavailable != nil {
-			s.log.Error("sample directory is not used", "dir", d.path, "err", d.unavailable)
+		if err := d.mayBeTried(); err != nil {
+			d.refuse(err)
 			continue
 		}
-		if sp, err := d.dir.Space(); err == nil {
+		m, disk, err := s.identify(d.path, row)
+		if err != nil {
+			d.refuse(err)
+			continue
+		}
+		d.dir = disk
+		if sp, ok := d.askRoom(d.dir); ok {
 			d.blockSize = sp.BlockSize
-			d.roomIs(sp, nil)
 		}
 		metas[d] = m
 		ready = append(ready, row.ID)
@@ -319,11 +338,7 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 	for d, m := range metas {
 		m.CompleteOpen, m.InProgressOpen = s.open.ID, 0
 		if err := d.dir.WriteMeta(m); err != nil {
-			d.mu.Lock() // others see it already
-			d.dir.Close()
-			d.unavailable, d.dir = err, nil
-			d.mu.Unlock()
-			s.log.Error("sample directory is not used", "dir", d.path, "err", err)
+			d.refuse(err)
 		}
 	}
 	return dirs, nil
@@ -525,7 +540,9 @@ func (s *Store) verdict(err error) error {
 // Close makes everything that was appended durable, commits it, and closes
 // the database. All runs must have been ended. A disk that does not answer
 // holds it up only until ctx is done; what it did not take is adopted or lost
-// at the next start, as after a power cut.
+// at the next start, as after a power cut. An error of kind ErrPoisoned, with
+// the database closed all the same, says that a sync failed at the start: the
+// next one has to see what is on the disk.
 func (s *Store) Close(ctx context.Context) error {
 	s.stop()
 	done := make(chan struct{})
@@ -566,7 +583,11 @@ func (s *Store) finish(ctx context.Context) error {
 	if err := errors.Join(errs...); s.poisoned.Load() || db.Poisoned(err) {
 		return s.verdict(err)
 	}
-	return errors.Join(append(errs, s.db.Close())...)
+	errs = append(errs, s.db.Close())
+	if err := s.unsynced.Load(); err != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", ErrPoisoned, *err))
+	}
+	return errors.Join(errs...)
 }
 
 // makeDir makes a directory durably: its entry is synced, too, also when an

@@ -1067,6 +1067,7 @@ func TestWrongConfigurationChangesNothing(t *testing.T) {
 			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://x/"}}},{"shortName":"a","streams":{"main":{"url":"rtsp://x/"}}}]}`, "cameras[1].shortName"},
 			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://x/","rtspTransport":"sctp"}}}]}`, "rtspTransport"},
 			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://x/","flushIfSec":-1}}}]}`, "flushIfSec"},
+			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://x/","sampleFileDir":"media"}}}]}`, "sampleFileDir"},
 			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://x/","sampleFileDir":"/nonexistent"}}}]}`, "sampleFileDir"},
 			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://x/","recrd":true}}}]}`, "cameras[0].streams.main.recrd"},
 			{`{"cameras":[{"shortName":5}]}`, "cameras[0].shortName"},
@@ -1074,7 +1075,10 @@ func TestWrongConfigurationChangesNothing(t *testing.T) {
 			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://x/","record":true,"retainBytes":-1}}}]}`, "cameras[0].streams.main.retainBytes"},
 			{`{"cameras":[{"shortName":"a","streams":{"main":{"url":"rtsp://u:secret%zz@x/"}}}]}`, "cameras[0].streams.main.url"},
 		} {
-			_, err := ParseSettings([]byte(tt.json))
+			set, err := ParseSettings([]byte(tt.json))
+			if err == nil {
+				err = b.s.Import(t.Context(), set) // it looks at the disks
+			}
 			var ce *ConfigError
 			if !errors.As(err, &ce) || !strings.Contains(ce.Field, tt.field) || strings.Contains(err.Error(), "secret") {
 				t.Errorf("%s\n\tgives %v, want an error about %s", tt.json, err, tt.field)

@@ -362,42 +362,6 @@ func (st *Stream) unsynced(n int64) {
 	st.store.ring.Add(n)
 }
 
-// overRing reports whether the stream has to give up pictures because the
-// memory for what is not written yet is full. Only a stream that holds much
-// itself gives: one slow disk takes nothing from the streams of another.
-func (st *Stream) overRing() bool {
-	limit := st.store.cfg.RingBytes
-	return st.store.ring.Load() > limit && st.unsyncedBytes > limit/(2*int64(max(1, st.store.streams.Load())))
-}
-
-// relieve makes room in the memory: it gives up the oldest recordings that
-// their directory is not at work on, and of the growing one, cur, whatever was
-// not taken. It reports whether cur was cut.
-func (st *Stream) relieve(cur *recording) (cut bool) {
-	lost := st.diskCause()
-	for _, rec := range st.recent {
-		n := rec.given()
-		if rec.settled || rec.broken || n == len(rec.taken) && len(rec.pending) == 0 && len(rec.pendingAudio) == 0 {
-			continue
-		}
-		frames := rec.video.Samples
-		st.shorten(rec, n, reasonSlowDisk)
-		rec.lost = lost
-		rec.lost.at = rec.start
-		st.lostFrames += frames - rec.video.Samples
-		if rec == cur {
-			return true
-		}
-		if !rec.created && n == 0 {
-			st.settled(rec) // otherwise its file is to come, or may hold more and the directory cuts it
-		}
-		if !st.overRing() {
-			return false
-		}
-	}
-	return false
-}
-
 // rotation is how long recordings are. minRotation spares a run a first
 // recording of a moment.
 const (

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	labFlag   = flag.String("hil", "", "boot machines: `part` (what belongs to every test run), all, or disk (faults of a second disk); empty boots none")
+	labFlag   = flag.String("hil", "", "boot machines: `part` (what belongs to every test run), all, or disk (faults of disks); empty boots none")
 	cutsFlag  = flag.Int("cuts", 20, "how many power cuts")
 	seedFlag  = flag.Uint64("seed", 0, "what chooses everything random; 0 takes one by chance")
 	imageFlag = flag.String("image", "", "images that are there already, BOARD=`FILE`, by commas; others are built")
@@ -73,17 +73,17 @@ func needs(t *testing.T, all bool) {
 	case *labFlag == "":
 		t.Skip("boots machines: make hil, or go test ./test/hil -hil part|all|disk")
 	case *labFlag == "disk":
-		t.Skip("no fault of a second disk: make hil")
+		t.Skip("no fault of disks: make hil")
 	case *labFlag == "part" && all:
 		t.Skip("not part of every test run: make hil")
 	}
 }
 
-// needsDisk skips a test that breaks a second disk, unless it is asked for.
+// needsDisk skips a test that breaks a disk, or two of them, unless it is asked for.
 func needsDisk(t *testing.T) {
 	t.Helper()
 	if *labFlag != "disk" {
-		t.Skip("breaks a second disk: make hil-disk")
+		t.Skip("breaks disks: make hil-disk")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,23 @@ func (c *console) wait(from int, text string, limit time.Duration) (line, int, e
 func (c *console) has(from int, text string) (line, bool) {
 	l, _, err := c.wait(from, text, 0)
 	return l, err == nil
+}
+
+// since returns the lines from a place on.
+func (c *console) since(from int) []line {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.lines[from:])
+}
+
+// count is how many lines from a place on hold text.
+func (c *console) count(from int, text string) (n int) {
+	for _, l := range c.since(from) {
+		if strings.Contains(l.text, text) {
+			n++
+		}
+	}
+	return n
 }
 
 // tail is the last n lines.

@@ -23,7 +23,7 @@ type device struct {
 
 func newDevice(t *testing.T, b bench) *device {
 	return &device{bench: b, t: t, client: http.Client{
-		Timeout: 10 * time.Second,
+		Timeout: 30 * time.Second,
 		// After a cut nothing of an old connection is of use.
 		Transport: &http.Transport{DisableKeepAlives: true},
 	}}

@@ -14,7 +14,8 @@
 // A second disk, for recordings alone, has a cache of its own and loses its power
 // at a moment of its own; it may also be broken in pieces, stall, fill up, or be
 // pulled out (second_disk_test.go). The recorder's part of it is real; what mounts
-// it is a hook, until the appliance takes disks of the user.
+// it is a hook, until the appliance takes disks of the user. The disk with the
+// database is broken in pieces, too.
 //
 // Nothing is booted unless -hil says so: "part" is what `make hil-part` runs, "all"
 // is `make hil`, "disk" is `make hil-disk`, and `make powercut N=1000` cuts the power as often as asked.

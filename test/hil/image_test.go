@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -151,7 +152,7 @@ func TestMutantIsLaidOverTheSource(t *testing.T) {
 		t.Skip("builds both programs")
 	}
 	dir := t.TempDir()
-	for _, list := range [][]mutant{noSync, trustSync, hooks} {
+	for _, list := range [][]mutant{noSync, noDirSync, commitFirst, trustSync, slices.Concat(hooks, lazy, smallRing)} {
 		overlay, err := lay(dir, list)
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,29 @@ var noSync = []mutant{{
 	new:  "err := error(nil)",
 }}
 
+// noDirSync is a recorder that does not sync a directory.
+var noDirSync = []mutant{{
+	file: "nvr/store/internal/sampledir/disk.go",
+	old:  "err := bare(d.dir.Sync())",
+	new:  "err := error(nil)",
+}}
+
+// commitFirst is a recorder that calls durable, and commits, what it syncs only
+// two seconds later.
+var commitFirst = []mutant{{
+	file: "nvr/store/directory.go",
+	old:  "\tfor i, err := range d.dir.SyncFiles(files) {\n",
+	new:  "\tfor _, w := range written {\n\t\td.settle(w)\n\t}\n\t<-time.After(2 * time.Second)\n\tfor i, err := range d.dir.SyncFiles(files) {\n",
+}, {
+	file: "nvr/store/directory.go",
+	old:  "\tif w.last {\n\t\td.close(rec.id())\n\t}\n}\n",
+	new:  "}\n",
+}, {
+	file: "nvr/store/directory.go",
+	old:  "\tfor _, w := range good {\n\t\td.settle(w)\n\t}\n",
+	new:  "\t_ = good\n",
+}}
+
 // trustSync is a recorder that takes a sync that failed for one that did not.
 var trustSync = []mutant{{
 	file: "nvr/store/internal/sampledir/disk.go",
@@ -242,4 +265,19 @@ func labFill() error {
 	return f.Sync()
 }
 `,
+}}
+
+// smallRing is a recorder whose memory holds half a minute of one camera.
+var smallRing = []mutant{{
+	file: "nvr/store/store.go",
+	old:  "cfg.RingBytes = 256 << 20",
+	new:  "cfg.RingBytes = 3 << 20",
+}}
+
+// lazy mounts the second disk so that ext4 writes its journal when it is told to,
+// and hardly ever by itself.
+var lazy = []mutant{{
+	file: "appliance/init/lab_media.go",
+	old:  "\tsamples := filepath.Join(labMedia, \"nvr\")\n",
+	new:  "\tm.console.say(\"media is lazy: %v\", unix.Mount(\"\", labMedia, \"\", unix.MS_REMOUNT, \"commit=300\"))\n\tsamples := filepath.Join(labMedia, \"nvr\")\n",
 }}

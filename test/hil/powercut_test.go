@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -203,8 +204,11 @@ func (c *cutting) anywhere(d *nbd.Disk, limit time.Duration, fill int, writes in
 // once cuts the power of the running device, each disk's at a moment of its own,
 // and holds the disks to what must be on them. story says what happened.
 func (c *cutting) once() (story string, err error) {
-	c.watch()
 	drives := c.drives()
+	if len(drives) == 2 && c.rand.IntN(4) == 0 {
+		return c.atCommit()
+	}
+	c.watch()
 	plans := []planned{c.anywhere(drives[len(drives)-1], 8*time.Second, 300, 120)}
 	if len(drives) == 2 {
 		// The database is written to for a moment each quarter of a minute.
@@ -216,6 +220,37 @@ func (c *cutting) once() (story string, err error) {
 		plans = []planned{first, plans[0]}
 	}
 	return c.cutAs(plans)
+}
+
+// atCommit cuts both disks as soon as the device says that recordings have got
+// their rows, and of what waits for a flush it keeps nothing.
+func (c *cutting) atCommit() (story string, err error) {
+	c.watch()
+	if err := c.dev.committed(c.dev.Console().here(), "added", 3*time.Minute); err != nil {
+		return "", err
+	}
+	var plans []planned
+	for _, d := range c.drives() {
+		plans = append(plans, planned{drive: d, plan: func() {}, story: "at a commit"})
+	}
+	return c.cutAs(plans)
+}
+
+// committed waits until a flush says that it has added, deleted or collected
+// something.
+func (d *device) committed(from int, what string, limit time.Duration) error {
+	something := regexp.MustCompile(what + `="?[0-9]`)
+	end := time.Now().Add(limit)
+	for {
+		l, at, err := d.Console().wait(from, "msg=flushed", time.Until(end))
+		if err != nil {
+			return err
+		}
+		if something.MatchString(l.text) {
+			return nil
+		}
+		from = at
+	}
 }
 
 // watch notes at the next cut what the cameras had sent. It comes before the
@@ -405,11 +440,11 @@ func TestPowerCutOnTheOtherLanes(t *testing.T) {
 
 // mustBreak cuts the power of a device that cannot keep the promise, until it
 // is seen to break it.
-func (c *cutting) mustBreak(scenario string) {
+func (c *cutting) mustBreak(scenario string, cut func() (string, error)) {
 	c.t.Helper()
 	const most = 12
 	for i := range most {
-		story, err := c.once()
+		story, err := cut()
 		c.t.Logf("cut %d: %s", i+1, story)
 		if err == nil {
 			err = c.again()
@@ -438,14 +473,78 @@ func TestDiskThatLiesAboutFlushIsCaught(t *testing.T) {
 	if err := c.again(); err != nil {
 		t.Fatal(err)
 	}
-	c.mustBreak("a disk that lies about flush")
+	c.mustBreak("a disk that lies about flush", c.once)
 }
 
 func TestRecorderThatDoesNotSyncIsCaught(t *testing.T) {
 	needs(t, true)
 	c := newCutting(t, machine{lane: lanes[0], image: image(t, "amd64", noSync...)}, seed(t))
 	c.begin()
-	c.mustBreak("a recorder that does not sync its files")
+	c.mustBreak("a recorder that does not sync its files", c.once)
+}
+
+func TestRecorderThatDoesNotSyncIsCaughtOnTwoDisks(t *testing.T) {
+	needsDisk(t)
+	c := newCutting(t, machine{lane: lanes[0], image: image(t, "amd64", slices.Concat(hooks, noSync)...), media: mediaSize}, seed(t))
+	c.begin()
+	c.mustBreak("a recorder that does not sync its files, two disks", c.once)
+}
+
+// What the database on its disk says of the other one is not true yet.
+func TestRecorderThatCommitsBeforeItSyncsIsCaught(t *testing.T) {
+	needsDisk(t)
+	c := newCutting(t, machine{lane: lanes[0], image: image(t, "amd64", slices.Concat(hooks, commitFirst)...), media: mediaSize}, seed(t))
+	c.begin()
+	c.mustBreak("a recorder that commits before it syncs, two disks", c.atCommit)
+}
+
+// The garbage rows of a camera that was deleted go when its files are gone for
+// good. ext4 makes a new file's entry durable together with the file, so nothing
+// but an unlink shows whether a directory is synced; and it makes that durable
+// by itself after a while, so it is mounted not to.
+func TestFilesOfADeletedCameraDoNotComeBack(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		mutants []mutant
+		breaks  bool
+	}{
+		{"the recorder", nil, false},
+		{"one that does not sync its directory", noDirSync, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFaulty(t, slices.Concat(lazy, c.mutants)...)
+			top, err := f.top()
+			if err != nil {
+				t.Fatal(err)
+			}
+			from := f.Console().here()
+			for _, camera := range top.Cameras {
+				if camera.ShortName == onMedia {
+					if err := f.do("DELETE", "/api/cameras/"+camera.UUID, nil, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := f.committed(from, "collected", time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.PowerCut(nbd.Cut{}); err != nil {
+				t.Fatal(err)
+			}
+			k, err := proveAnd(f, f.cameras, check(t))
+			var seen *promise
+			switch {
+			case c.breaks && errors.As(err, &seen):
+				note(t, lanes[0].name, "must fail: "+c.name, "seen", "%.100s", strings.ReplaceAll(err.Error(), "\n", " "))
+			case c.breaks:
+				t.Errorf("files that were gone are back, and the lab is blind: %v", err)
+			case err != nil:
+				t.Error(err)
+			case k.streams[onMedia+" main"] != nil:
+				t.Errorf("%d pictures of a camera that was deleted are there", frames(k.streams[onMedia+" main"]))
+			}
+		})
+	}
 }
 
 // The first start makes the file system. Whenever the power goes in it, the

@@ -69,7 +69,7 @@ func proveFiles(perm string, cameras *cameratest.Server) (*kept, error) {
 		}
 		files = append(files, found...)
 	}
-	rows, err := readRows(database)
+	index, err := readIndex(database)
 	if errors.Is(err, errNoDatabase) && len(files) == 0 {
 		// The power went before the recorder came to make one.
 		return k, nil
@@ -77,23 +77,32 @@ func proveFiles(perm string, cameras *cameratest.Server) (*kept, error) {
 	if err != nil {
 		return nil, broken("%w", err)
 	}
-	k.rows = len(rows)
-	for id, row := range rows {
+	k.rows = len(index.rows)
+	promised := map[int64]extent{}
+	for id, row := range index.rows {
 		dir := filepath.Join(data, row.dir)
 		if filepath.IsAbs(row.dir) {
 			dir = filepath.Join(perm, strings.TrimPrefix(row.dir, "/perm"))
 		}
-		if err := row.hold(filepath.Join(dir, fmt.Sprintf("%016x.mp4", uint64(id)))); err != nil {
+		e, err := row.hold(filepath.Join(dir, fmt.Sprintf("%016x.mp4", uint64(id))))
+		if err != nil {
 			return nil, broken("row %d/%d: %w", id>>32, id&0xffffffff, err)
 		}
+		promised[id] = e
+	}
+	if err := once(promised); err != nil {
+		return nil, err
 	}
 	for _, name := range files {
 		id, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), ".mp4"), 16, 64)
 		if err != nil {
 			return nil, broken("%s in the sample directory", filepath.Base(name))
 		}
-		if _, ok := rows[int64(id)]; ok {
+		if _, ok := index.rows[int64(id)]; ok {
 			continue
+		}
+		if err := index.knows(int64(id)); err != nil {
+			return nil, err
 		}
 		// Created just before the cut, never confirmed.
 		if _, err := readSamples(name); err != nil {
@@ -146,15 +155,48 @@ type row struct {
 	dir                                              string // its sample directory, on the device
 }
 
+// extent is what a row promises of a file.
+type extent struct {
+	about *mp4.About
+	end   int64 // of its pictures, media time
+}
+
+// once checks that no two rows promise the same pictures: where a file did not
+// sync and another one has its end again, the row of the first ends where the
+// other begins, and there is none of what was between them.
+func once(rows map[int64]extent) error {
+	for id, e := range rows {
+		w := e.about.Rewrites
+		if w == nil {
+			continue
+		}
+		for no := w.RecordingNo; no < e.about.RecordingNo; no++ {
+			old, ok := rows[id&^0xffffffff|int64(no)]
+			if !ok || old.about.OpenUUID != e.about.OpenUUID {
+				continue
+			}
+			if no == w.RecordingNo {
+				if old.end > w.From90k {
+					return broken("rows %d and %d of stream %d have the same pictures: one ends at %d, the other has it again from %d on", no, e.about.RecordingNo, id>>32, old.end, w.From90k)
+				}
+			} else if r := old.about.Rewrites; r == nil || r.RecordingNo >= w.RecordingNo {
+				return broken("rows %d and %d of stream %d have the same pictures", no, e.about.RecordingNo, id>>32)
+			}
+		}
+	}
+	return nil
+}
+
 // hold checks that a file holds all that its row promises.
-func (r row) hold(name string) error {
+func (r row) hold(name string) (e extent, err error) {
 	f, err := readSamples(name)
 	if err != nil {
-		return err
+		return e, err
 	}
 	if f.Good < r.fileBytes {
-		return fmt.Errorf("its file is whole up to byte %d of %d: %v", f.Good, r.fileBytes, f.Damage)
+		return e, fmt.Errorf("its file is whole up to byte %d of %d: %v", f.Good, r.fileBytes, f.Damage)
 	}
+	e.about = &f.About
 	var got row
 	for i := range f.Fragments {
 		fr := &f.Fragments[i]
@@ -162,12 +204,32 @@ func (r row) hold(name string) error {
 			break
 		}
 		got.videoSamples += int64(len(fr.Video))
+		for _, v := range fr.Video {
+			e.end += int64(v.Duration)
+		}
 		got.audioSamples += int64(len(fr.Audio))
 		got.fragments++
 	}
 	got.fileBytes, got.dir = r.fileBytes, r.dir
 	if got != r {
-		return fmt.Errorf("its file has %+v, the row says %+v", got, r)
+		return e, fmt.Errorf("its file has %+v, the row says %+v", got, r)
+	}
+	return e, nil
+}
+
+// index is what the database says of sample files.
+type index struct {
+	rows    map[int64]row
+	garbage map[int64]bool
+	next    map[int64]int64 // by stream: the number of its next recording
+}
+
+// knows checks a file without a row: it is to go, or comes behind all that its
+// stream has committed (storage.md rule 2).
+func (x *index) knows(id int64) error {
+	next, ok := x.next[id>>32]
+	if no := id & 0xffffffff; !x.garbage[id] && (!ok || no < next) {
+		return broken("%016x.mp4 is in the sample directory, and the database knows nothing of it (its stream's next is %d)", uint64(id), next)
 	}
 	return nil
 }
@@ -175,9 +237,9 @@ func (r row) hold(name string) error {
 // errNoDatabase: there is none, or none with tables.
 var errNoDatabase = errors.New("no database")
 
-// readRows lets SQLite judge the database, and lists its recordings by id. It
+// readIndex lets SQLite judge the database, and lists its recordings by id. It
 // goes around the recorder's own package, whose opening would mend what it finds.
-func readRows(database string) (_ map[int64]row, err error) {
+func readIndex(database string) (_ *index, err error) {
 	if _, err := os.Stat(database); errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoDatabase
 	}
@@ -223,16 +285,34 @@ func readRows(database string) (_ map[int64]row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := map[int64]row{}
+	x := &index{rows: map[int64]row{}, garbage: map[int64]bool{}, next: map[int64]int64{}}
 	err = list(`SELECT composite_id, file_bytes, video_samples, audio_samples, fragments, path FROM recording
 		JOIN sample_file_dir ON sample_file_dir.id = dir_id`, func(scan func(...any) error) error {
 		var id int64
 		var r row
 		err := scan(&id, &r.fileBytes, &r.videoSamples, &r.audioSamples, &r.fragments, &r.dir)
-		rows[id] = r
+		x.rows[id] = r
 		return err
 	})
-	return rows, err
+	if err != nil {
+		return nil, err
+	}
+	err = list("SELECT composite_id FROM garbage", func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		x.garbage[id] = true
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = list("SELECT id, cum_recordings FROM stream", func(scan func(...any) error) error {
+		var id, next int64
+		err := scan(&id, &next)
+		x.next[id] = next
+		return err
+	})
+	return x, err
 }
 
 // after checks that what was on the disk once is still there, and that no
@@ -305,6 +385,45 @@ func TestProofSeesWhatIsMissing(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestFileThatNobodyKnowsIsSeen(t *testing.T) {
+	x := &index{garbage: map[int64]bool{7<<32 | 1: true, 8 << 32: true}, next: map[int64]int64{7: 3}}
+	for id, ok := range map[int64]bool{7 << 32: false, 7<<32 | 1: true, 7<<32 | 2: false, 7<<32 | 3: true, 8 << 32: true, 8<<32 | 1: false} {
+		if err := x.knows(id); (err == nil) != ok {
+			t.Errorf("%d/%d: %v", id>>32, id&0xffffffff, err)
+		}
+	}
+}
+
+func TestRowsThatPromiseTheSameAreSeen(t *testing.T) {
+	at := func(no int32, end int64, rewrites *mp4.Rewrites) extent {
+		return extent{&mp4.About{RecordingNo: no, OpenUUID: "open", Rewrites: rewrites}, end}
+	}
+	from := func(no int32, at int64) *mp4.Rewrites { return &mp4.Rewrites{RecordingNo: no, From90k: at} }
+	other := func(e extent) extent { e.about.OpenUUID = "another"; return e }
+	for _, c := range []struct {
+		name string
+		rows []extent
+		ok   bool
+	}{
+		{"nothing was written again", []extent{at(1, 1000, nil), at(2, 1000, nil)}, true},
+		{"cut where the other begins", []extent{at(1, 500, nil), at(2, 1000, from(1, 500))}, true},
+		{"not cut", []extent{at(1, 501, nil), at(2, 1000, from(1, 500))}, false},
+		{"written again twice, the first gone", []extent{at(1, 500, nil), at(3, 1000, from(1, 500))}, true},
+		{"written again twice, the first there", []extent{at(1, 500, nil), at(2, 100, from(1, 500)), at(3, 1000, from(1, 500))}, false},
+		{"one between that has moved", []extent{at(1, 500, nil), at(2, 100, nil), at(3, 1000, from(1, 500))}, false},
+		{"one between of others before", []extent{at(1, 500, nil), at(3, 100, from(1, 500)), at(4, 1000, from(2, 0))}, true},
+		{"an open before had the number", []extent{other(at(1, 1000, nil)), at(2, 1000, from(1, 500))}, true},
+	} {
+		rows := map[int64]extent{}
+		for _, e := range c.rows {
+			rows[7<<32|int64(e.about.RecordingNo)] = e
+		}
+		if err := once(rows); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func TestFullDiskIsNamedAndLosesNothing(t *testing.T) {
 	waitDirError(t, address, func(s string) bool { return s == "" })
 	<-time.After(3 * time.Second)
 	sent := cams.Frame("1/main")
-	if d := p.terminate(); d > 5*time.Second {
+	if d := p.terminate(); d > 20*time.Second {
 		t.Errorf("a clean stop took %v", d)
 	}
 	for name, st := range recorded(t, data, cams) {

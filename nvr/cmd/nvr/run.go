@@ -203,6 +203,8 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		// Nothing is closed: closing the database would write to it.
 		log.Error("stopping at once", "err", err)
 		return err
+	case err := <-s.Again():
+		fail(err)
 	}
 	notify(daemon.SdNotifyStopping)
 	log.Info("stopping")

@@ -33,9 +33,6 @@ type Frame struct {
 	Run       int // counts the runs of the stream in the directory, from 0
 	At        media.Time
 	Duration  media.Duration
-
-	open      string // of its file
-	openStart media.Time
 }
 
 // Gap is a hole in a stream: pictures that the camera numbered and no file
@@ -48,7 +45,9 @@ type Gap struct {
 // Read verifies every sample file of a sample directory. fixture names what
 // the camera of a file played, by what the file says of itself. A picture that
 // is not what was sent, or comes twice or out of order, is an error; holes are
-// not, see Gaps. Streams are by their names.
+// not, see Gaps. Of pictures that a later file holds again, because an earlier
+// one did not sync, one of both is taken, as a rebuild would (storage.md, "A file
+// that does not sync"). Streams are by their names.
 func Read(dir string, fixture func(*mp4.About) *cameratest.Fixture) (map[string]*Stream, error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*.mp4"))
 	if err != nil {
@@ -56,18 +55,40 @@ func Read(dir string, fixture func(*mp4.About) *cameratest.Fixture) (map[string]
 	}
 	slices.Sort(names) // by stream and number
 	streams := make(map[string]*Stream)
+	files := make(map[string][]*file)
 	opens := make(map[string]*anchor)
-	runs := make(map[string]int)
-	sound := make(map[string]int)
+	sound := make(map[string]int) // the place in the loop behind the last file
 	for _, name := range names {
-		if err := readFile(name, fixture, streams, opens, runs, sound); err != nil {
+		f, err := readFile(name, fixture, sound)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Base(name), err)
 		}
+		if f == nil {
+			continue // deleted meanwhile
+		}
+		key := f.stream()
+		if streams[key] == nil {
+			streams[key] = &Stream{Name: key}
+		}
+		streams[key].Files++
+		streams[key].Torn += f.torn
+		files[key] = append(files[key], f)
+		open := opens[f.OpenUUID]
+		if open == nil {
+			open = new(anchor)
+			opens[f.OpenUUID] = open
+		}
+		if f.SinceOpen90k >= open.since && len(f.pieces) > 0 {
+			open.start, open.since = media.Time(f.OpenStart90k), f.SinceOpen90k
+		}
 	}
-	for _, st := range streams {
-		for i := range st.Frames {
-			f := &st.Frames[i]
-			f.At = f.At.Add(opens[f.open].start.Sub(f.openStart))
+	for key, st := range streams {
+		once, err := withoutCopies(files[key])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		if err := st.take(once, opens); err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
 		}
 	}
 	return streams, nil
@@ -80,91 +101,178 @@ type anchor struct {
 	since int64 // when that file was begun
 }
 
-func readFile(name string, fixture func(*mp4.About) *cameratest.Fixture, streams map[string]*Stream, opens map[string]*anchor, runs, sound map[string]int) error {
-	f, err := os.Open(name)
+// file is what one sample file holds.
+type file struct {
+	*mp4.About
+	pieces []piece
+	end    int64 // of the pictures, media time
+	torn   int64
+}
+
+// piece is one fragment.
+type piece struct {
+	at     int64 // media time of its first picture, or where that would be
+	frames []Frame
+	sounds int
+}
+
+func (f *file) stream() string { return f.CameraName + " " + f.Stream }
+
+func readFile(name string, fixture func(*mp4.About) *cameratest.Fixture, sound map[string]int) (*file, error) {
+	in, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // deleted meanwhile
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer f.Close()
-	fi, err := f.Stat()
+	defer in.Close()
+	fi, err := in.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	sf, err := mp4.ReadSampleFile(f, fi.Size())
+	sf, err := mp4.ReadSampleFile(in, fi.Size())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a := &sf.About
-	if want := fmt.Sprintf("%016x.mp4", uint64(a.ID())); !strings.HasSuffix(name, want) {
-		return fmt.Errorf("it says that it is %s", want)
+	f := &file{About: &sf.About, torn: fi.Size() - sf.Good}
+	if want := fmt.Sprintf("%016x.mp4", uint64(f.ID())); !strings.HasSuffix(name, want) {
+		return nil, fmt.Errorf("it says that it is %s", want)
 	}
-	key := a.CameraName + " " + a.Stream
-	st := streams[key]
-	if st == nil {
-		st = &Stream{Name: key}
-		streams[key] = st
-		runs[key] = -1
-	}
-	if a.RunOffset == 0 {
-		runs[key]++
-		sound[key] = -1
-	}
-	st.Files++
-	st.Torn += fi.Size() - sf.Good
-	fx := fixture(a)
+	fx := fixture(f.About)
 	if fx == nil {
-		return fmt.Errorf("no fixture is known for %s", key)
+		return nil, fmt.Errorf("no fixture is known for %s", f.stream())
 	}
-	if len(sf.Fragments) == 0 {
-		return nil
+	heard, ok := sound[f.stream()]
+	if !ok || f.RunOffset == 0 || f.Rewrites != nil {
+		heard = -1
 	}
-	open := opens[a.OpenUUID]
-	if open == nil {
-		open = new(anchor)
-		opens[a.OpenUUID] = open
-	}
-	if a.SinceOpen90k >= open.since {
-		open.start, open.since = media.Time(a.OpenStart90k), a.SinceOpen90k
-	}
-	start := sf.Fragments[len(sf.Fragments)-1].Start
 	for i := range sf.Fragments {
 		fr := &sf.Fragments[i]
 		payload := make([]byte, fr.Size-fr.HeaderSize)
-		if _, err := f.ReadAt(payload, fr.Pos+fr.HeaderSize); err != nil {
-			return err
+		if _, err := in.ReadAt(payload, fr.Pos+fr.HeaderSize); err != nil {
+			return nil, err
 		}
-		at := fr.VideoTime
+		p := piece{at: f.end, sounds: len(fr.Audio)}
+		if len(fr.Video) > 0 {
+			p.at, f.end = fr.VideoTime, fr.VideoTime
+		}
 		for _, s := range fr.Video {
 			m, err := fx.Verify(sf.Video, payload[:s.Size])
 			if err != nil {
-				return fmt.Errorf("fragment %d: %w", fr.Seq, err)
+				return nil, fmt.Errorf("fragment %d: %w", fr.Seq, err)
 			}
 			payload = payload[s.Size:]
-			frame := Frame{Mark: m, Recording: a.RecordingNo, Run: runs[key], At: start.Add(media.Duration(at)), Duration: media.Duration(s.Duration),
-				open: a.OpenUUID, openStart: media.Time(a.OpenStart90k)}
-			if n := len(st.Frames); n > 0 {
-				last := st.Frames[n-1]
-				if last.Start == m.Start && m.Frame <= last.Frame {
-					return fmt.Errorf("fragment %d: frame %d after frame %d", fr.Seq, m.Frame, last.Frame)
-				}
-			}
-			st.Frames = append(st.Frames, frame)
-			at += int64(s.Duration)
+			// Where the recording begins, the last fragment says best.
+			at := sf.Fragments[len(sf.Fragments)-1].Start.Add(media.Duration(f.end))
+			p.frames = append(p.frames, Frame{Mark: m, Recording: f.RecordingNo, At: at, Duration: media.Duration(s.Duration)})
+			f.end += int64(s.Duration)
 		}
 		for _, s := range fr.Audio {
-			next, err := fx.VerifyAudio(sound[key], payload[:s.Size])
-			if err != nil {
-				return fmt.Errorf("fragment %d: %w", fr.Seq, err)
+			if heard, err = fx.VerifyAudio(heard, payload[:s.Size]); err != nil {
+				return nil, fmt.Errorf("fragment %d: %w", fr.Seq, err)
 			}
-			sound[key] = next
 			payload = payload[s.Size:]
-			st.Sounds++
 		}
 		if len(payload) > 0 {
-			return fmt.Errorf("fragment %d: %d bytes that no sample accounts for", fr.Seq, len(payload))
+			return nil, fmt.Errorf("fragment %d: %d bytes that no sample accounts for", fr.Seq, len(payload))
+		}
+		f.pieces = append(f.pieces, p)
+	}
+	sound[f.stream()] = heard
+	return f, nil
+}
+
+// withoutCopies takes out what the files of a stream, in the order of their
+// numbers, hold twice: of a file that did not sync and of the one that has the
+// same again, it leaves what reaches further.
+func withoutCopies(files []*file) (once []*file, err error) {
+	for _, f := range files {
+		w := f.Rewrites
+		if w == nil {
+			once = append(once, f)
+			continue
+		}
+		further := func(old *file) bool { return f.repeats(old) && old.reach(w) > f.reach(w) }
+		if len(f.pieces) == 0 || slices.ContainsFunc(once, further) {
+			continue
+		}
+		once = slices.DeleteFunc(once, func(old *file) bool {
+			if !f.repeats(old) {
+				return false
+			}
+			if old.RecordingNo == w.RecordingNo && err == nil {
+				err = old.cutFor(f)
+			}
+			return old.RecordingNo != w.RecordingNo || len(old.pieces) == 0
+		})
+		if err != nil {
+			return nil, err
+		}
+		once = append(once, f)
+	}
+	return once, nil
+}
+
+// repeats reports whether f holds again what an earlier file of the stream may
+// hold: the one it names, or one between them that is not about others before.
+func (f *file) repeats(old *file) bool {
+	w := f.Rewrites
+	return old.OpenUUID == f.OpenUUID && (old.RecordingNo == w.RecordingNo ||
+		old.RecordingNo > w.RecordingNo && (old.Rewrites == nil || old.Rewrites.RecordingNo >= w.RecordingNo))
+}
+
+// reach is the end of a file in the media time of the recording that w names; 0
+// when it holds nothing of that.
+func (f *file) reach(w *mp4.Rewrites) int64 {
+	switch {
+	case len(f.pieces) == 0:
+		return 0
+	case f.RecordingNo == w.RecordingNo:
+		return f.end
+	case f.Rewrites != nil && f.Rewrites.RecordingNo == w.RecordingNo:
+		return f.Rewrites.From90k + f.end
+	}
+	return 0
+}
+
+// cutFor takes off a file what another one holds again. Both must have the same
+// picture there.
+func (f *file) cutFor(next *file) error {
+	from := next.Rewrites.From90k
+	i := slices.IndexFunc(f.pieces, func(p piece) bool { return len(p.frames) > 0 && p.at >= from })
+	if i < 0 {
+		return nil
+	}
+	if a, b := f.pieces[i], next.pieces[0]; a.at != from || len(b.frames) == 0 || a.frames[0].Mark != b.frames[0].Mark {
+		return fmt.Errorf("recording %d is to go on at %d of recording %d, which has another picture at %d", next.RecordingNo, from, f.RecordingNo, a.at)
+	}
+	f.pieces = f.pieces[:i]
+	return nil
+}
+
+// take gives the stream all pictures of files that hold each once.
+func (s *Stream) take(files []*file, opens map[string]*anchor) error {
+	run := -1
+	for _, f := range files {
+		if f.RunOffset == 0 {
+			run++
+		}
+		if len(f.pieces) == 0 {
+			continue
+		}
+		off := opens[f.OpenUUID].start.Sub(media.Time(f.OpenStart90k))
+		for _, p := range f.pieces {
+			s.Sounds += p.sounds
+			for _, frame := range p.frames {
+				if n := len(s.Frames); n > 0 {
+					if last := s.Frames[n-1]; last.Start == frame.Start && frame.Frame <= last.Frame {
+						return fmt.Errorf("recording %d: frame %d after frame %d of recording %d", f.RecordingNo, frame.Frame, last.Frame, last.Recording)
+					}
+				}
+				frame.Run, frame.At = run, frame.At.Add(off)
+				s.Frames = append(s.Frames, frame)
+			}
 		}
 	}
 	return nil

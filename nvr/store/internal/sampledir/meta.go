@@ -110,13 +110,17 @@ func (d *Disk) WriteMeta(m Meta) error {
 	if _, err := f.WriteAt(b, int64((seq+1)%2)*slotSpace); err != nil {
 		return fmt.Errorf("write %s/%s: %w", d.path, metaName, bare(err))
 	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync %s/%s: %w", d.path, metaName, bare(err))
+	err = f.Sync()
+	if err != nil {
+		err = fmt.Errorf("sync %s/%s: %w", d.path, metaName, bare(err))
+	} else if created {
+		err = d.Sync()
 	}
-	if created {
-		return d.Sync()
+	if err != nil && created {
+		// The next call would find the file, and not ask for its entry.
+		return fmt.Errorf("%w: %w", ErrUnsynced, err)
 	}
-	return nil
+	return err
 }
 
 // Foreign returns the first few names in the directory that are not a new

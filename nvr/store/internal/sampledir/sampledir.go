@@ -41,7 +41,8 @@ type Dir interface {
 	SyncFiles(files []File) []error
 
 	// Sync makes creations and removals durable (P2). After a failure nobody
-	// can know which ones survived; the process has to start again.
+	// can know which ones survived, whatever a later Sync says; only a process
+	// that starts with an empty page cache sees them.
 	Sync() error
 
 	// ReadMeta says whose directory this is: fs.ErrNotExist when it was never
@@ -49,7 +50,8 @@ type Dir interface {
 	ReadMeta() (Meta, error)
 
 	// WriteMeta says durably whose directory this is. A power cut during it
-	// leaves what was said before.
+	// leaves what was said before. ErrUnsynced: the meta file is new, and may
+	// not be on the disk, also when a later call succeeds.
 	WriteMeta(Meta) error
 
 	// Foreign returns the first few names in the directory that are neither
@@ -114,6 +116,11 @@ type Space struct {
 
 // Name is the file name of a recording: its composite id in hexadecimal.
 func Name(id int64) string { return fmt.Sprintf("%016x.mp4", uint64(id)) }
+
+// ErrUnsynced is the kind of an error of a sync behind which the page cache may
+// show what is not on the disk: a second sync would report success (storage.md
+// rule 14).
+var ErrUnsynced = errors.New("what is on the disk is not known")
 
 // ErrMeta is the kind of every error about the identity of a directory.
 var ErrMeta = errors.New("sample directory identity")

@@ -1,6 +1,7 @@
 package sampledir
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -139,6 +140,7 @@ func BenchmarkSync(b *testing.B) {
 			return all(len(files), func(i int) error { return files[i].Sync() })
 		}},
 		{"syncfs", func(d *Disk, _ []File) error { return d.syncWhole() }},
+		{"syncfs and alive", func(d *Disk, _ []File) error { return errors.Join(d.syncWhole(), d.alive()) }},
 	} {
 		for _, n := range []int{1, 8, 16} {
 			b.Run(fmt.Sprintf("%s/streams=%d", way.name, n), func(b *testing.B) {

@@ -373,6 +373,9 @@ func (d *Dir) WriteMeta(m sampledir.Meta) error {
 	if err == nil && created {
 		err = d.Sync()
 	}
+	if err != nil && created {
+		return fmt.Errorf("%w: %w", sampledir.ErrUnsynced, err)
+	}
 	return err
 }
 

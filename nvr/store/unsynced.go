@@ -1,0 +1,222 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// A sync of a directory that fails leaves a page cache that may show what the
+// disk does not hold, and a second one proves nothing. While recording it ends
+// the process (storage.md rule 14). At the start, where nothing was taken for
+// durable yet, only the directory is left alone, up to the next process, which is
+// asked for after a while; and one that ended several processes in a row is tried
+// later and later, so that the others record.
+
+// endsName is the file beside the database that says which sample directories
+// ended the recorder, and how often in a row: a uuid and a number a line.
+const endsName = "db.unsynced"
+
+// A directory that ended more processes in a row than endsFree is first tried so
+// long after the start, and twice as long for each further one. They are in a
+// row as long as it did not do well for endsOver.
+const (
+	endsFree  = 2
+	endsPause = 10 * time.Minute
+	mostPause = 24 * time.Hour
+	endsOver  = time.Hour
+)
+
+// startEnds is the line of that file for the processes that left something alone
+// at their start. They ask to be ended after endsPause, and twice as long for each
+// further one in a row; where nothing records meanwhile, after aloneEnds, and an
+// hour at most.
+const (
+	startEnds = "start"
+	aloneEnds = time.Minute
+	mostAlone = time.Hour
+)
+
+// endings is that file.
+type endings struct {
+	path string
+	mu   sync.Mutex
+}
+
+// of is how many processes in a row a directory has ended.
+func (e *endings) of(uuid string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.read()[uuid]
+}
+
+// read reads the file. One that is not readable says nothing: it is a help.
+func (e *endings) read() map[string]int {
+	counts := make(map[string]int)
+	b, err := os.ReadFile(e.path)
+	if err != nil {
+		return counts
+	}
+	for line := range strings.Lines(string(b)) {
+		var uuid string
+		var n int
+		if got, _ := fmt.Sscan(line, &uuid, &n); got == 2 {
+			counts[uuid] = n
+		}
+	}
+	return counts
+}
+
+// set notes the count of a directory; 0 forgets it.
+func (e *endings) set(uuid string, n int) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	counts := e.read()
+	if counts[uuid] = n; n == 0 {
+		delete(counts, uuid)
+	}
+	if len(counts) == 0 {
+		if err := os.Remove(e.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return syncPath(filepath.Dir(e.path))
+	}
+	var b strings.Builder
+	for uuid, n := range counts {
+		fmt.Fprintln(&b, uuid, n)
+	}
+	next := e.path + ".new"
+	if err := os.WriteFile(next, []byte(b.String()), 0o600); err != nil {
+		return err
+	}
+	if err := errors.Join(syncFile(next), os.Rename(next, e.path)); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(e.path))
+}
+
+// mayBeTried is an error as long as the directory is to be left alone because
+// it ended the processes before this one.
+func (d *directory) mayBeTried() error {
+	if d.ends = d.store.ends.of(d.uuid); d.ends <= endsFree {
+		return nil
+	}
+	pause := doubled(endsPause, mostPause, d.ends-endsFree-1)
+	d.notBefore = time.Now().Add(pause)
+	return fmt.Errorf("sample directory %s: its sync failed and ended the recorder %d times in a row; it is tried again %v after the start", d.path, d.ends, pause)
+}
+
+// sync makes what was created and unlinked durable. When that fails, the process
+// ends, and the next one is told who ended it.
+func (d *directory) sync() error {
+	s := d.store
+	if err := d.dir.Sync(); err != nil {
+		s.poisoned.Store(true) // nothing is committed while that is noted
+		if err := s.ends.set(d.uuid, d.ends+1); err != nil {
+			s.log.Warn("the next start is not told which directory failed", "dir", d.path, "err", err)
+		}
+		s.poison(err)
+		return err
+	}
+	if d.ends > 0 && time.Since(d.began) >= endsOver {
+		d.ends = 0
+		if err := s.ends.set(d.uuid, 0); err != nil {
+			s.log.Warn("the next start is not told that a directory does well", "dir", d.path, "err", err)
+		}
+	}
+	return nil
+}
+
+// refuse leaves the directory alone, and says why. After a sync that failed that
+// is for as long as the process lives.
+func (d *directory) refuse(err error) {
+	if errors.Is(err, sampledir.ErrUnsynced) {
+		d.store.doubts(err)
+		err = fmt.Errorf("sample directory %s is not used before the next start: %w", d.path, err)
+	}
+	d.mu.Lock()
+	was := d.unavailable
+	if d.unavailable = err; d.dir != nil {
+		d.dir.Close()
+		d.dir = nil
+	}
+	d.mu.Unlock()
+	if was == nil || err.Error() != was.Error() {
+		d.store.log.Error("sample directory is not used", "dir", d.path, "err", err)
+	}
+}
+
+// doubts notes a sync that failed at the start. The end of the process, whenever
+// it is, asks for an empty page cache: the next start would take for durable what
+// only that holds.
+func (s *Store) doubts(err error) {
+	if s.unsynced.CompareAndSwap(nil, &err) {
+		close(s.doubted)
+	}
+}
+
+// Again delivers an error of kind ErrPoisoned when another process could do what
+// this one must not: use what did not sync at the start. The process should end
+// in order then, with Close, and with that error.
+func (s *Store) Again() <-chan error { return s.again }
+
+// askAgain waits for a doubt, and then for as long as others should record
+// without being interrupted for it.
+func (s *Store) askAgain(ctx context.Context) {
+	n := s.ends.of(startEnds)
+	over := time.NewTimer(endsOver)
+	defer over.Stop()
+	for doubted := false; !doubted; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.doubted:
+			doubted = true
+		case <-over.C:
+			if n > 0 {
+				n = 0
+				s.noteStarts(0)
+			}
+		}
+	}
+	s.noteStarts(n + 1)
+	pause := doubled(aloneEnds, mostAlone, n)
+	s.mu.RLock()
+	dirs := s.dirs
+	s.mu.RUnlock()
+	for _, d := range dirs {
+		if d.fault() == nil {
+			pause = doubled(endsPause, mostPause, n)
+		}
+	}
+	s.log.Warn("a restart is asked for, to try again what did not sync", "in", pause, "err", *s.unsynced.Load())
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+		s.again <- fmt.Errorf("%w: after %v it is tried again: %w", ErrPoisoned, pause, *s.unsynced.Load())
+	}
+}
+
+func (s *Store) noteStarts(n int) {
+	if err := s.ends.set(startEnds, n); err != nil {
+		s.log.Warn("the next start is not told how often a start left a directory alone", "err", err)
+	}
+}
+
+// doubled is d, n times doubled, and not more than most.
+func doubled(d, most time.Duration, n int) time.Duration {
+	for ; n > 0 && d < most; n-- {
+		d *= 2
+	}
+	return min(d, most)
+}
