@@ -27,6 +27,7 @@
 //	store/internal/sampledir/  one sample directory: create, append, sync, unlink, list
 //	db/                   the SQLite file, and the only SQL
 //	db/dbtest/            faults of the disk under SQLite, for tests
+//	access/               users, sessions, tokens, and who may do what
 //	web/                  HTTP: translates, decides nothing
 //
 // A package stands here when one sentence without "and then" says what it is

@@ -14,7 +14,7 @@ import (
 	"text/tabwriter"
 )
 
-// The proof of storage.md can fail: each mutant breaks one rule in one place,
+// The proof of storage.md and access.md can fail: each mutant breaks one rule in one place,
 // and the test named beside it has to see that.
 
 var runMutants = flag.Bool("mutants", false, "run the tests of storage against mutants of it; takes minutes")
@@ -664,6 +664,115 @@ var mutants = []mutant{{
 	old:    "\tif !ver.file.Unflushed() {\n",
 	new:    "\tif v != (view{text: true}) {\n",
 	test:   "TestTagChangesWithTheBytes",
+}, {
+	breaks: "a restored database has its sessions",
+	file:   "nvr/store/restore.go",
+	old:    "Totals: true, EndSessions: true}",
+	new:    "Totals: true}",
+	test:   "TestRestoreEndsSessions",
+}, {
+	breaks: "an upgrade is begun whose end would not be as a fresh database",
+	file:   "nvr/db/upgrade.go",
+	old:    "if err := rehearse(ctx, p, version); err != nil {",
+	new:    "if err := error(nil); err != nil {",
+	test:   "TestUpgradeThatCannotBeDoneChangesNothing",
+}, {
+	breaks: "the use of a session is lost with a flush that fails",
+	file:   "nvr/db/access.go",
+	old:    "if err == nil || len(uses) == 0 {",
+	new:    "if err == nil || len(uses) >= 0 {",
+	test:   "TestUseOfASessionRidesOnTheFlush",
+}, {
+	breaks: "a sync that fails under a change of users goes unnoticed",
+	file:   "nvr/store/store.go",
+	old:    "DatabaseFailed(err error) { s.verdict(err) }",
+	new:    "DatabaseFailed(err error) {}",
+	test:   "TestFaultUnderAChangeOfUsersEndsTheProcess",
+}, {
+	breaks: "a right to one camera is one to all",
+	file:   "nvr/access/access.go",
+	old:    "\tcase camera != 0:\n",
+	new:    "\tcase camera < 0:\n",
+	test:   "TestEveryRouteAsksForEveryCamera",
+	in:     "nvr/web",
+}, {
+	breaks: "a token may what its user may",
+	file:   "nvr/access/access.go",
+	old:    "own&s.scope",
+	new:    "own",
+	test:   "TestWhoMayDoWhat",
+}, {
+	breaks: "a route does not ask",
+	file:   "nvr/web/caller.go",
+	old:    "return c, s.may(r, a, c.ID)",
+	new:    "return c, nil",
+	test:   "TestEveryRouteAsksForEveryCamera",
+}, {
+	breaks: "a camera that is another's is told to be there",
+	file:   "nvr/web/caller.go",
+	old:    "if !ok || !callerOf(r).May(access.LookAround, c.ID) {",
+	new:    "if !ok {",
+	test:   "TestEveryRouteAsksForEveryCamera",
+}, {
+	breaks: "lists hold every camera",
+	file:   "nvr/web/cameras.go",
+	old:    "if callerOf(r).May(access.LookAround, c.ID) {",
+	new:    "if callerOf(r).May(access.LookAround, 0) {",
+	test:   "TestListsHoldOnlyWhatTheCallerMaySee",
+}, {
+	breaks: "a session lives on what its user may no more",
+	file:   "nvr/access/user.go",
+	old:    "\t\t\t\tchange.DeleteSessions = append(change.DeleteSessions, s.ID)\n",
+	new:    "",
+	test:   "TestChangeOfRightsEndsSessions",
+}, {
+	breaks: "live video goes on when its session has ended",
+	file:   "nvr/web/live.go",
+	old:    "func() { end(errSignedOut) }",
+	new:    "func() {}",
+	test:   "TestLiveVideoAsksWhoMay",
+}, {
+	breaks: "a session has no end",
+	file:   "nvr/access/session.go",
+	old:    "s.Expires == 0 || now < s.Expires",
+	new:    "s.Expires == 0 || now > 0",
+	test:   "TestSessionsExpireAndTokensAreNone",
+}, {
+	breaks: "an unknown name is answered at once",
+	file:   "nvr/access/session.go",
+	old:    "\thash := \"\"\n\tif u != nil {\n",
+	new:    "\thash := \"\"\n\tif u == nil {\n\t\treturn \"\", ErrDenied\n\t}\n\tif u != nil {\n",
+	test:   "TestEveryTryCostsAHash",
+}, {
+	breaks: "a stranger keeps a user out",
+	file:   "nvr/access/session.go",
+	old:    "return u.Name + \"\\x00\" + from.Address\n",
+	new:    "return u.Name\n",
+	test:   "TestTriesAreLimited",
+}, {
+	breaks: "a claim leaves its code",
+	file:   "nvr/access/claim.go",
+	old:    "\ta.endClaim()\n\ta.log.Info(\"claimed\"",
+	new:    "\ta.log.Info(\"claimed\"",
+	test:   "TestClaim",
+}, {
+	breaks: "the time to claim has no end",
+	file:   "nvr/access/claim.go",
+	old:    "time.AfterFunc(ClaimTime, func() { c.over(a) })",
+	new:    "time.AfterFunc(1000*ClaimTime, func() { c.over(a) })",
+	test:   "TestTimeToClaimEnds",
+}, {
+	breaks: "any name leads here",
+	file:   "nvr/web/caller.go",
+	old:    "if !s.ours(r.Host) {",
+	new:    "if false {",
+	test:   "TestHostsThatAreOurs",
+}, {
+	breaks: "anybody is a proxy",
+	file:   "nvr/web/caller.go",
+	old:    "if !s.isProxy(host) {",
+	new:    "if false {",
+	test:   "TestPeerIsWhoCalls",
 }}
 
 func TestMutantsAreCaught(t *testing.T) {

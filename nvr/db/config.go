@@ -207,6 +207,9 @@ func (t *tx) apply(c *Change, k *known) error {
 				}
 			}
 		}
+		if _, err := t.ExecContext(t.ctx, `DELETE FROM user_camera WHERE camera_id = ?`, id); err != nil {
+			return fmt.Errorf("delete rights to camera %q: %w", k.cameras[id], err)
+		}
 		if err := t.change(`DELETE FROM camera WHERE id = ?`, id); err != nil {
 			return fmt.Errorf("delete camera %q: %w", k.cameras[id], err)
 		}

@@ -40,7 +40,7 @@ import (
 
 const (
 	applicationID = 0x48466473 // "HFds"
-	schemaVersion = 2
+	schemaVersion = 3
 
 	// walSize is how much of the write-ahead log stays allocated, so that a
 	// full disk cannot stop the deletes that would make room
@@ -122,8 +122,9 @@ type DB struct {
 	// poison is the error after which nothing may be written any more.
 	poison atomic.Pointer[poisonError]
 
-	mu    sync.RWMutex // guards known; taken inside writing
+	mu    sync.RWMutex // guards known and uses; taken inside writing
 	known known
+	uses  map[int32]SessionUse // not written yet, by session
 }
 
 // Open opens the database, creates it when there is none, and upgrades it when

@@ -67,6 +67,7 @@ type writeStatements struct {
 	spanOf, insertSpan, extendSpan, deleteSpan    *sql.Stmt
 	insertGap, endGap, deleteGap, lastGap         *sql.Stmt
 	oldest, retainGaps                            *sql.Stmt
+	noteUse                                       *sql.Stmt
 }
 
 func (w *writeStatements) prepare(ctx context.Context, p *sql.DB) error {
@@ -109,6 +110,7 @@ func (w *writeStatements) prepare(ctx context.Context, p *sql.DB) error {
 		{&w.lastGap, lastGapSQL},
 		{&w.oldest, `SELECT min(start_time_90k) FROM recording INDEXED BY recording_cover WHERE stream_id = ?`},
 		{&w.retainGaps, retainGapsSQL},
+		{&w.noteUse, `UPDATE user_session SET used_time_90k = ?, used_address = ?, used_agent = ?, uses = ? WHERE id = ?`},
 	} {
 		var err error
 		if *s.to, err = p.PrepareContext(ctx, s.sql); err != nil {
@@ -118,8 +120,9 @@ func (w *writeStatements) prepare(ctx context.Context, p *sql.DB) error {
 	return nil
 }
 
-// Flush makes all changes of the batch in ONE transaction, or none. Once the
-// transaction has begun ctx does not end it: it runs to its end.
+// Flush makes all changes of the batch in ONE transaction, or none, and writes
+// in it what NoteUse was told. Once the transaction has begun ctx does not end
+// it: it runs to its end.
 //
 // A recording that cannot be inserted or deleted gives a *RecordingError that
 // names it. Every change must hit exactly the rows it means.
@@ -129,7 +132,15 @@ func (d *DB) Flush(ctx context.Context, b *Batch) error {
 	if err := d.checkBatch(b); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
-	if err := d.transact(ctx, func(t *tx) error { return t.flush(b) }); err != nil {
+	err := d.withUses(func(uses map[int32]SessionUse) error {
+		return d.transact(ctx, func(t *tx) error {
+			if err := t.flush(b); err != nil {
+				return err
+			}
+			return t.noteUses(uses)
+		})
+	})
+	if err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
 

@@ -213,9 +213,16 @@ func (h *house) numbers(s Stream) (numbers []int32) {
 // dump is the whole content of the database, to compare before and after.
 func (h *house) dump() (rows []string) {
 	h.t.Helper()
+	return h.rows("meta", "version", "open", "sample_file_dir", "camera", "stream", "video_sample_entry",
+		"audio_sample_entry", "recording", "recording_integrity", "recording_playback", "garbage", "span", "gap",
+		"user", "user_camera", "user_session", "sqlite_sequence")
+}
+
+// rows is the whole content of tables.
+func (h *house) rows(tables ...string) (rows []string) {
+	h.t.Helper()
 	ctx := context.WithoutCancel(h.t.Context())
-	for _, table := range []string{"meta", "version", "open", "sample_file_dir", "camera", "stream", "video_sample_entry",
-		"audio_sample_entry", "recording", "recording_integrity", "recording_playback", "garbage", "span", "gap", "sqlite_sequence"} {
+	for _, table := range tables {
 		r, err := h.reader.QueryContext(ctx, "SELECT * FROM "+table)
 		h.must(err)
 		columns, err := r.Columns()

@@ -51,6 +51,10 @@ type Mend struct {
 
 	// LastStream: streams that are added later get higher ids.
 	LastStream int32
+
+	// EndSessions deletes all sessions and tokens: some may have been revoked
+	// since the database was what it is.
+	EndSessions bool
 }
 
 // Mend makes all of the change in ONE transaction, or nothing.
@@ -169,6 +173,11 @@ func (t *tx) mend(m *Mend) error {
 		}
 		if err := t.remakeSpans(); err != nil {
 			return fmt.Errorf("make spans anew: %w", err)
+		}
+	}
+	if m.EndSessions {
+		if _, err := t.ExecContext(t.ctx, `DELETE FROM user_session`); err != nil {
+			return fmt.Errorf("end sessions: %w", err)
 		}
 	}
 	if m.RetainBeyond > 0 {

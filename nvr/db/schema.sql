@@ -1,4 +1,4 @@
--- The schema of the recorder's database, version 2. What changes here is a step
+-- The schema of the recorder's database, version 3. What changes here is a step
 -- in upgrade.go, too, and the new version's number stands in db.go.
 --
 -- The database is an index over the sample files; the files are the truth.
@@ -324,3 +324,65 @@ CREATE TABLE gap (
   detail TEXT NOT NULL CHECK (octet_length(detail) <= 300),  -- for people; may be empty
   PRIMARY KEY (stream_id, start_time_90k)
 ) STRICT, WITHOUT ROWID;
+
+-- Who may sign in (access.md).
+CREATE TABLE user (
+  id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 2147483647),
+  name TEXT NOT NULL UNIQUE CHECK (octet_length(name) BETWEEN 1 AND 64),
+
+  -- Argon2id in the PHC string format. Empty: nobody can sign in with a
+  -- password as this user.
+  password_hash TEXT NOT NULL CHECK (octet_length(password_hash) <= 256),
+
+  -- An administrator may do everything; one who is disabled, nothing.
+  admin INTEGER NOT NULL CHECK (admin IN (0, 1)),
+  disabled INTEGER NOT NULL CHECK (disabled IN (0, 1)),
+
+  -- What the user may see of every camera, also of those that come later:
+  -- 1 live video, 2 what was recorded, 4 take it away as a file.
+  rights INTEGER NOT NULL CHECK (rights BETWEEN 0 AND 7),
+
+  created_time_90k INTEGER NOT NULL,
+  password_time_90k INTEGER NOT NULL  -- when the password was last set
+) STRICT;
+
+-- What a user may see of one camera beside that, by the same numbers.
+CREATE TABLE user_camera (
+  user_id INTEGER NOT NULL REFERENCES user (id),
+  camera_id INTEGER NOT NULL REFERENCES camera (id),
+  rights INTEGER NOT NULL CHECK (rights BETWEEN 1 AND 7),
+  PRIMARY KEY (user_id, camera_id)
+) STRICT, WITHOUT ROWID;
+
+-- Finds the rows that go with a camera.
+CREATE INDEX user_camera_camera ON user_camera (camera_id);
+
+-- What lets a user in without the password: the session of a browser, or a
+-- token of a program. A row that is gone lets nobody in.
+CREATE TABLE user_session (
+  id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 2147483647),
+  user_id INTEGER NOT NULL REFERENCES user (id),
+
+  -- SHA-256 of the secret, which is nowhere else.
+  secret_hash BLOB NOT NULL UNIQUE CHECK (length(secret_hash) = 32),
+
+  token INTEGER NOT NULL CHECK (token IN (0, 1)),
+  name TEXT NOT NULL CHECK (octet_length(name) <= 64),  -- of a token
+
+  -- The most that it may do of what its user may: rights, and 8 administer.
+  scope INTEGER NOT NULL CHECK (scope BETWEEN 0 AND 15),
+
+  created_time_90k INTEGER NOT NULL,
+  expires_time_90k INTEGER,  -- null: never
+  created_address TEXT NOT NULL CHECK (octet_length(created_address) <= 64),
+  created_agent TEXT NOT NULL CHECK (octet_length(created_agent) <= 256),
+
+  -- Its last use, as of some flush: a use is no reason for a transaction.
+  used_time_90k INTEGER NOT NULL,
+  used_address TEXT NOT NULL CHECK (octet_length(used_address) <= 64),
+  used_agent TEXT NOT NULL CHECK (octet_length(used_agent) <= 256),
+  uses INTEGER NOT NULL CHECK (uses >= 0)
+) STRICT;
+
+-- Finds the sessions of a user.
+CREATE INDEX user_session_user ON user_session (user_id);

@@ -27,7 +27,7 @@ import (
 //   - Nothing is changed before the checks of prepareUpgrade have passed (R55),
 //     and a copy of the old file was made, where there is room.
 //   - The last step commits only when the schema is that of a fresh database
-//     (R57).
+//     (R57), and none is begun when a rehearsal without rows ends otherwise.
 //
 // A step that needs files changed after it takes two versions: one that says
 // that the files are being changed, on which the recorder does not start and
@@ -47,6 +47,7 @@ type upgrade struct {
 func upgrades() []upgrade {
 	return []upgrade{
 		{"gaps, spans, retention by days", upgrade2, makeSpans},
+		{"users, sessions, tokens", upgrade3, nil},
 	}
 }
 
@@ -71,7 +72,7 @@ const leastRoom = 2 * walSize
 // the database as it was. The file is not changed, except that the log is
 // taken over into it.
 func (d *DB) prepareUpgrade(ctx context.Context, cfg *Config, version int) error {
-	if err := d.fitForUpgrade(ctx, cfg); err != nil {
+	if err := d.fitForUpgrade(ctx, cfg, version); err != nil {
 		return err
 	}
 	cfg.at("checked")
@@ -105,12 +106,15 @@ func (d *DB) prepareUpgrade(ctx context.Context, cfg *Config, version int) error
 // SQLite's own check, and takes the log over, so that the file is whole by
 // itself. It leaves out recording_playback, which is nearly all of the file and
 // which no step touches.
-func (d *DB) fitForUpgrade(ctx context.Context, cfg *Config) (err error) {
+func (d *DB) fitForUpgrade(ctx context.Context, cfg *Config, version int) (err error) {
 	p, err := d.openPool(writerDSN(d.path), 1, d.setUpWriter)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := rehearse(ctx, p, version); err != nil {
+		return err
+	}
 	var tables []string
 	err = query(ctx, p, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('sqlite_sequence', 'recording_playback')`, nil,
 		func(scan func(...any) error) error {
@@ -138,6 +142,40 @@ func (d *DB) fitForUpgrade(ctx context.Context, cfg *Config) (err error) {
 	}
 	if busy != 0 || inLog != taken {
 		return fmt.Errorf("take over the log: %d of its %d pages were (busy: %d)", taken, inLog, busy)
+	}
+	return nil
+}
+
+// rehearse makes the steps on a database in memory that has the schema and no
+// rows, so that one whose end would not be as a fresh database is left as it is,
+// and not after the first of several steps.
+func rehearse(ctx context.Context, p *sql.DB, version int) error {
+	mem, err := openPool(":memory:", 1, nil)
+	if err != nil {
+		return err
+	}
+	defer mem.Close()
+	var list []string
+	err = query(ctx, p, `SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY rowid`, nil,
+		func(scan func(...any) error) error {
+			var text string
+			err := scan(&text)
+			list = append(list, text)
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	for _, step := range upgrades()[version-1:] {
+		list = append(list, statements(step.sql)...)
+	}
+	for _, text := range list {
+		if _, err := mem.ExecContext(ctx, text); err != nil {
+			return fmt.Errorf("%q: %w; nothing was changed", text, err)
+		}
+	}
+	if err := likeFresh(ctx, mem); err != nil {
+		return fmt.Errorf("%w; nothing was changed", err)
 	}
 	return nil
 }

@@ -21,10 +21,11 @@ import (
 	"holdfast/nvr/media"
 )
 
-// version1 is a database as the program of version 1 left it (testdata).
-func version1(t testing.TB) []byte {
+// databaseOf is a database as the program of an older version left it
+// (testdata).
+func databaseOf(t testing.TB, version int) []byte {
 	t.Helper()
-	f, err := os.Open("testdata/v1.db.gz")
+	f, err := os.Open(fmt.Sprintf("testdata/v%d.db.gz", version))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +41,7 @@ func version1(t testing.TB) []byte {
 	return b
 }
 
-// upgraded opens a database of version 1 in dir.
+// upgraded opens a database of an older version in dir.
 func upgraded(t testing.TB, dir string) *house {
 	t.Helper()
 	h := &house{t: t, path: filepath.Join(dir, "db")}
@@ -57,10 +58,10 @@ func (h *house) readHouse() {
 	h.open = OpenRow{ID: 1}
 }
 
-func fixture(t testing.TB) (dir string) {
+func fixture(t testing.TB, version int) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "db"), version1(t), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "db"), databaseOf(t, version), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -120,7 +121,7 @@ func (h *house) about() (lines []string) {
 // R57. Fails with a step that forgets an index, a check or a column.
 func TestUpgradedDatabaseIsAsAFreshOne(t *testing.T) {
 	fresh := newHouse(t)
-	dir := fixture(t)
+	dir := fixture(t, 1)
 	h := upgraded(t, dir)
 	if diff := cmp.Diff(fresh.about(), h.about()); diff != "" {
 		t.Errorf("upgraded is not as fresh: %s", diff)
@@ -142,10 +143,10 @@ func TestUpgradedDatabaseIsAsAFreshOne(t *testing.T) {
 		versions = append(versions, fmt.Sprint(id, " ", notes))
 		return err
 	}))
-	if diff := cmp.Diff([]string{"1 created", "2 gaps, spans, retention by days"}, versions); diff != "" {
+	if diff := cmp.Diff([]string{"1 created", "2 gaps, spans, retention by days", "3 users, sessions, tokens"}, versions); diff != "" {
 		t.Error(diff)
 	}
-	if got := h.Upgraded(); len(got) != 1 || got[0].ID != 2 {
+	if got := h.Upgraded(); len(got) != 2 || got[0].ID != 2 || got[1].ID != 3 {
 		t.Errorf("upgraded %+v", got)
 	}
 	// It goes on from there, and nothing is upgraded a second time.
@@ -160,14 +161,55 @@ func TestUpgradedDatabaseIsAsAFreshOne(t *testing.T) {
 	// What was there is kept.
 	kept, err := os.ReadFile(h.path + ".v1")
 	h.must(err)
-	if !bytes.Equal(kept, version1(t)) {
+	if !bytes.Equal(kept, databaseOf(t, 1)) {
+		t.Error("the copy is not the database as it was")
+	}
+}
+
+// The same from version 2: nothing of what was there changes, and users can come.
+func TestUpgradeToUsersKeepsAllThatWasThere(t *testing.T) {
+	dir := fixture(t, 2)
+	before, err := openPool(dsn(filepath.Join(dir, "db"), "mode", "ro", "immutable", "1"), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := &house{t: t, DB: &DB{reader: before}}
+	var tables []string
+	old.must(query(t.Context(), before, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name != 'version' ORDER BY name`, nil,
+		func(scan func(...any) error) error {
+			var name string
+			err := scan(&name)
+			tables = append(tables, name)
+			return err
+		}))
+	rows := old.rows(tables...)
+	old.must(before.Close())
+
+	h := upgraded(t, dir)
+	if diff := cmp.Diff(newHouse(t).about(), h.about()); diff != "" {
+		t.Errorf("upgraded is not as fresh: %s", diff)
+	}
+	if diff := cmp.Diff(rows, h.rows(tables...)); diff != "" || len(rows) < 20 {
+		t.Errorf("%d rows before: %s", len(rows), diff)
+	}
+	if got := h.Upgraded(); len(got) != 1 || got[0].ID != 3 {
+		t.Errorf("upgraded %+v", got)
+	}
+	h.sane()
+	if differences, err := h.SchemaDifferences(t.Context()); err != nil || len(differences) > 0 {
+		t.Errorf("%v, %v", differences, err)
+	}
+	h.must(h.ApplyAccess(t.Context(), &AccessChange{Users: []User{{Name: "a", Cameras: map[int32]uint8{h.front.ID: 1}}}}))
+	kept, err := os.ReadFile(h.path + ".v2")
+	h.must(err)
+	if !bytes.Equal(kept, databaseOf(t, 2)) {
 		t.Error("the copy is not the database as it was")
 	}
 }
 
 // The copy goes a week after the upgrade, not before.
 func TestCopyOfOldDatabaseIsKeptForAWeek(t *testing.T) {
-	dir := fixture(t)
+	dir := fixture(t, 1)
 	now := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		after time.Duration
@@ -219,31 +261,35 @@ func (h *house) content() string {
 // R56: a kill at any point of an upgrade, then a start: the same end. Fails when
 // the step commits in the middle, or when the copy is not replaced.
 func TestUpgradeGoesOnAfterAKillAtAnyPoint(t *testing.T) {
-	want := upgraded(t, fixture(t)).content()
-	dir := fixture(t)
-	crashes := make(map[string]string)
-	d, err := Open(t.Context(), Config{Path: filepath.Join(dir, "db"), at: func(point string) {
-		crashes[fmt.Sprintf("%02d %s", len(crashes), point)] = copyAll(t, dir)
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if len(crashes) < 10 {
-		t.Fatalf("%d points: %v", len(crashes), slices.Sorted(maps.Keys(crashes)))
-	}
-	for _, point := range slices.Sorted(maps.Keys(crashes)) {
-		h := upgraded(t, crashes[point])
-		if diff := cmp.Diff(want, h.content()); diff != "" {
-			t.Errorf("killed at %s: %s", point, diff)
-		}
-		h.sane()
-		if _, err := os.Stat(h.path + ".v1.new"); err == nil {
-			t.Errorf("killed at %s: half a copy is left", point)
-		}
-		h.must(h.Close())
+	for version := 1; version < schemaVersion; version++ {
+		t.Run(fmt.Sprintf("from version %d", version), func(t *testing.T) {
+			want := upgraded(t, fixture(t, version)).content()
+			dir := fixture(t, version)
+			crashes := make(map[string]string)
+			d, err := Open(t.Context(), Config{Path: filepath.Join(dir, "db"), at: func(point string) {
+				crashes[fmt.Sprintf("%02d %s", len(crashes), point)] = copyAll(t, dir)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if len(crashes) < 10 {
+				t.Fatalf("%d points: %v", len(crashes), slices.Sorted(maps.Keys(crashes)))
+			}
+			for _, point := range slices.Sorted(maps.Keys(crashes)) {
+				h := upgraded(t, crashes[point])
+				if diff := cmp.Diff(want, h.content()); diff != "" {
+					t.Errorf("killed at %s: %s", point, diff)
+				}
+				h.sane()
+				if left, err := filepath.Glob(h.path + ".v*.new"); err != nil || len(left) > 0 {
+					t.Errorf("killed at %s: half a copy is left: %v, %v", point, left, err)
+				}
+				h.must(h.Close())
+			}
+		})
 	}
 }
 
@@ -253,9 +299,16 @@ func TestUpgradeGoesOnAfterAKillAtAnyPoint(t *testing.T) {
 func TestUpgradeGoesOnAfterACutOfTheLogAnywhere(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
-	want := upgraded(t, fixture(t)).content()
-	dir := fixture(t)
+	for version := 1; version < schemaVersion; version++ {
+		t.Run(fmt.Sprintf("from version %d", version), func(t *testing.T) {
+			cutLogAnywhere(t, version, rand.New(rand.NewPCG(seed, 0)))
+		})
+	}
+}
+
+func cutLogAnywhere(t *testing.T, version int, random *rand.Rand) {
+	want := upgraded(t, fixture(t, version)).content()
+	dir := fixture(t, version)
 	var committed string
 	d, err := Open(t.Context(), Config{Path: filepath.Join(dir, "db"), at: func(point string) {
 		if point == "committed" {
@@ -292,7 +345,7 @@ func TestUpgradeGoesOnAfterACutOfTheLogAnywhere(t *testing.T) {
 				}
 			}
 			h := upgraded(t, dir)
-			if len(h.Upgraded()) == 1 {
+			if len(h.Upgraded()) == schemaVersion-version {
 				old++
 			}
 			if diff := cmp.Diff(want, h.content()); diff != "" {
@@ -353,7 +406,7 @@ func TestUpgradeThatCannotBeDoneChangesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			b := version1(t)
+			b := databaseOf(t, 1)
 			if c.spoil != nil {
 				b = c.spoil(t, b)
 			}
@@ -375,7 +428,7 @@ func TestUpgradeThatCannotBeDoneChangesNothing(t *testing.T) {
 
 // Where there is room for the step and none for a copy, there is none.
 func TestUpgradeGoesWithoutACopyWhenThereIsNoRoom(t *testing.T) {
-	dir := fixture(t)
+	dir := fixture(t, 1)
 	path := filepath.Join(dir, "db")
 	d, err := Open(t.Context(), Config{Path: path, free: func(string) (int64, error) { return leastRoom + 100_000, nil }})
 	if err != nil {
@@ -388,7 +441,7 @@ func TestUpgradeGoesWithoutACopyWhenThereIsNoRoom(t *testing.T) {
 }
 
 func TestCancelledUpgradeCanBeTriedAgain(t *testing.T) {
-	dir := fixture(t)
+	dir := fixture(t, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := Open(ctx, Config{Path: filepath.Join(dir, "db"), at: func(point string) {
 		if point == "rows" {

@@ -290,6 +290,32 @@ func TestBackupAndRestoreByHand(t *testing.T) {
 	})
 }
 
+// What was revoked since the copy was made stays so: users come back, and sign
+// in again.
+func TestRestoreEndsSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		f.must(b.s.Database().ApplyAccess(t.Context(), &db.AccessChange{
+			Users: []db.User{{Name: "anna"}}, Sessions: []db.Session{{SecretHash: [32]byte{1}}},
+		}))
+		b.stop()
+		to := filepath.Join(t.TempDir(), "copy")
+		f.must(Backup(t.Context(), f.dir, to, nil))
+		if _, err := Restore(t.Context(), f.dir, to, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		users, sessions, err := b.s.Database().Access(t.Context())
+		if err != nil || len(users) != 1 || len(sessions) != 0 {
+			t.Errorf("%+v, %+v, %v", users, sessions, err)
+		}
+		b.stop()
+		f.clean()
+	})
+}
+
 // What came after the copy is not listed, and is in nobody's way.
 func TestStreamsThatCameAfterTheCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

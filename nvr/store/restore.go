@@ -289,13 +289,14 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 //   - files of rows are gone: retention has deleted them;
 //   - the first files behind a stream's next number may be gone, too, so that
 //     adoption has to begin at the first that is there;
-//   - streams may have come, whose numbers must not be given again.
+//   - streams may have come, whose numbers must not be given again;
+//   - sessions may have been revoked, which of them nobody knows: all end.
 func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 	state, err := d.State(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m := &db.Mend{NextNo: make(map[int32]int32), Totals: true}
+	m := &db.Mend{NextNo: make(map[int32]int32), Totals: true, EndSessions: true}
 	last := int32(0)
 	if err := d.Opens(ctx, func(o db.OpenRow) error { last = o.ID; return db.ErrStop }); err != nil {
 		return nil, err

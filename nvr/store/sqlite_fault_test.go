@@ -163,6 +163,39 @@ func TestFaultsUnderTheDatabaseCostNoFootage(t *testing.T) {
 	t.Logf("%d operations failed, each in a life of its own; in %d the process had to be started again", lives, restarts)
 }
 
+// A sync that fails under a change of users ends the process at once, not with
+// the next flush: it is the same log.
+func TestFaultUnderAChangeOfUsersEndsTheProcess(t *testing.T) {
+	v := dbtest.New(t)
+	s, err := Open(t.Context(), Config{Dir: t.TempDir(), openDB: func(ctx context.Context, c db.Config) (*db.DB, error) {
+		c.VFS = v.Name()
+		return db.Open(ctx, c)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Fail(dbtest.Op{Kind: dbtest.Sync, File: dbtest.WAL}, 1, 1, syscall.EIO)
+	err = s.Database().ApplyAccess(t.Context(), &db.AccessChange{Users: []db.User{{Name: "anna"}}})
+	if !db.Poisoned(err) {
+		t.Fatalf("the change: %v", err)
+	}
+	s.DatabaseFailed(err)
+	select {
+	case err := <-s.Fatal():
+		if !errors.Is(err, ErrPoisoned) {
+			t.Errorf("fatal: %v", err)
+		}
+	default:
+		t.Error("the process goes on")
+	}
+	v.Die()
+	s.stop()
+	s.running.Wait()
+	for _, d := range s.dirs {
+		d.dir.Close()
+	}
+}
+
 // endure lives with a fault below the database, and reports whether the
 // process has to be started again.
 func (l *life) endure(op dbtest.Op) (restart bool) {

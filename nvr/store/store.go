@@ -513,6 +513,14 @@ func (s *Store) UUID() string { return s.db.UUID() }
 // process has to end then, without calling Close.
 func (s *Store) Fatal() <-chan error { return s.fatal }
 
+// Database is the database of the store, for package access, whose tables are in
+// it. Nobody else may use it: what the other tables hold is the store's.
+func (s *Store) Database() *db.DB { return s.db }
+
+// DatabaseFailed takes an error of the database that Database's user got, and
+// stops all writing when the error calls for that.
+func (s *Store) DatabaseFailed(err error) { s.verdict(err) }
+
 // poison stops all writing: what is written from now on could claim that
 // something is durable which is not.
 func (s *Store) poison(err error) {

@@ -3,11 +3,9 @@ package web
 import (
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
-	"time"
 
+	"holdfast/nvr/access"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store"
 )
@@ -19,6 +17,7 @@ type topLevel struct {
 	Now           media.Time   `json:"now90k"`
 	Clock         clockJSON    `json:"clock"`
 	Permissions   permissions  `json:"permissions"`
+	User          *callerJSON  `json:"user,omitempty"`
 	Cameras       []cameraJSON `json:"cameras"`
 
 	// There are no signals yet; clients of the dialect expect the lists.
@@ -83,11 +82,13 @@ func (s *server) top(w http.ResponseWriter, r *http.Request) error {
 	t := topLevel{
 		ServerVersion: s.Version, TimeZoneName: s.Store.TimeZone().String(), Now: media.TimeOf(s.Now()),
 		Clock:       clockJSON{s.Store.ClockGood()},
-		Permissions: s.permissions(r), Machine: s.Machine,
+		Permissions: s.permissions(r), User: userOfCaller(callerOf(r)), Machine: s.Machine,
 		Cameras: []cameraJSON{}, Signals: []struct{}{}, SignalTypes: []struct{}{},
 	}
 	for _, c := range s.Store.Cameras() {
-		t.Cameras = append(t.Cameras, describe(c, configs))
+		if callerOf(r).May(access.LookAround, c.ID) {
+			t.Cameras = append(t.Cameras, describe(c, configs))
+		}
 	}
 	return writeJSON(w, http.StatusOK, t)
 }
@@ -116,7 +117,7 @@ func (s *server) configsAsked(r *http.Request) (bool, error) {
 	case v[0] != "true":
 		return false, badRequest("cameraConfigs is %q, not true or false", v[0])
 	}
-	return true, s.may(r, adminCameras)
+	return true, s.may(r, access.Administer, 0)
 }
 
 func describe(c *store.Camera, configs bool) cameraJSON {
@@ -146,12 +147,13 @@ func describe(c *store.Camera, configs bool) cameraJSON {
 	return out
 }
 
-// cameraOf returns the camera that the path names.
+type cameraKey struct{}
+
+// cameraOf returns the camera that the path names, as it was loaded to decide.
 func (s *server) cameraOf(r *http.Request) (*store.Camera, error) {
-	uuid := r.PathValue("uuid")
-	c, ok := s.Store.Camera(uuid)
+	c, ok := r.Context().Value(cameraKey{}).(*store.Camera)
 	if !ok {
-		return nil, &httpError{http.StatusNotFound, fmt.Sprintf("there is no camera %q", uuid)}
+		return nil, errors.New("a handler of a camera without one")
 	}
 	return c, nil
 }
@@ -162,11 +164,16 @@ func (s *server) streamOf(r *http.Request) (*store.Camera, *store.Stream, error)
 	if err != nil {
 		return nil, nil, err
 	}
+	st, err := streamOfCamera(r, c)
+	return c, st, err
+}
+
+func streamOfCamera(r *http.Request, c *store.Camera) (*store.Stream, error) {
 	st := c.Stream(r.PathValue("stream"))
 	if st == nil {
-		return nil, nil, &httpError{http.StatusNotFound, fmt.Sprintf("camera %q has no stream %q", c.Name, r.PathValue("stream"))}
+		return nil, &httpError{http.StatusNotFound, fmt.Sprintf("camera %q has no stream %q", c.Name, r.PathValue("stream"))}
 	}
-	return c, st, nil
+	return st, nil
 }
 
 // addCamera takes a camera as the configuration file writes it.
@@ -174,21 +181,9 @@ func (s *server) addCamera(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	// A form of another site cannot send this type.
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return badRequest("Content-Type must be application/json")
-	}
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
-	b, err := io.ReadAll(r.Body)
-	// The server watches the connection by reading, for as long as the handler
-	// works.
-	_ = rc.SetReadDeadline(time.Time{})
-	if errors.As(err, new(*http.MaxBytesError)) {
-		return err
-	}
+	b, err := readBody(w, r)
 	if err != nil {
-		return badRequest("camera: %v", err)
+		return err
 	}
 	c, err := store.ParseCamera(b)
 	if errors.As(err, new(*store.ConfigError)) {
@@ -201,7 +196,7 @@ func (s *server) addCamera(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s.log.Info("added camera", "camera", c.ShortName, "uuid", uuid, "from", r.RemoteAddr)
+	s.log.Info("added camera", "camera", c.ShortName, "uuid", uuid, "by", callerOf(r).Name, "from", callerOf(r).peer.Address)
 	w.Header().Set("Location", "/api/cameras/"+uuid+"/")
 	return writeJSON(w, http.StatusCreated, map[string]string{"uuid": uuid})
 }
@@ -217,7 +212,7 @@ func (s *server) deleteCamera(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Store.DeleteCamera(r.Context(), c.UUID); err != nil {
 		return err
 	}
-	s.log.Info("deleted camera", "camera", c.Name, "uuid", c.UUID, "from", r.RemoteAddr)
+	s.log.Info("deleted camera", "camera", c.Name, "uuid", c.UUID, "by", callerOf(r).Name, "from", callerOf(r).peer.Address)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

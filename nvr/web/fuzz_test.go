@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/nvr/access"
 	"holdfast/nvr/store"
 )
 
@@ -36,6 +37,13 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/api/cameras/", "Content-Type: application/json", `[[[[[[`},
 		{"DELETE", "/api/cameras/x/", "", ""},
 		{"OPTIONS", "*", "", ""},
+		{"POST", "/api/login", "Content-Type: application/json", `{"username":"\u0000","password":"` + strings.Repeat("x", 300) + `"}`},
+		{"POST", "/login", "Content-Type: application/x-www-form-urlencoded", "username=%ff&password=%zz"},
+		{"POST", "/api/users/", "Content-Type: application/json", `{"user":{"username":"a","permissions":{"cameras":{"UUID":["live","x"]}}}}`},
+		{"PATCH", "/api/users/1", "Content-Type: application/json", `{"update":{"permissions":{"allCameras":null}}}`},
+		{"DELETE", "/api/users/4294967297/sessions/-1", "", ""},
+		{"POST", "/api/users/1/tokens", "Authorization: Bearer x", `{}`},
+		{"GET", "/api/request", "Cookie: s=" + strings.Repeat("x", 5000), ""},
 	} {
 		f.Add(s.method, s.target, s.header, s.body)
 	}
@@ -50,7 +58,11 @@ func FuzzRequest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	h := New(Config{Store: s, Anonymous: "admin"})
+	users, err := access.Open(f.Context(), access.Config{DB: s.Database(), Everybody: Everybody("admin")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	h := New(Config{Store: s, Access: users, Anonymous: "admin"})
 	cam, _ := s.Camera(uuid)
 	run := cam.Stream("main").Begin(nil)
 	f.Cleanup(func() { run.End("test over") })
@@ -65,7 +77,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		r := httptest.NewRequest("GET", "/", strings.NewReader(body)).WithContext(t.Context())
-		r.Method, r.URL, r.RequestURI = method, u, target
+		r.Method, r.URL, r.RequestURI, r.Host = method, u, target, "localhost"
 		if name, value, ok := strings.Cut(header, ": "); ok && !strings.EqualFold(name, "Host") {
 			r.Header.Set(name, value)
 		}

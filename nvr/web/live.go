@@ -11,6 +11,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"holdfast/nvr/access"
 	"holdfast/nvr/media"
 	"holdfast/nvr/mp4"
 	"holdfast/nvr/store"
@@ -29,21 +30,28 @@ const (
 // the group of pictures that goes on at this moment. Everything that goes
 // wrong is said inside the socket, as browsers show a script nothing else;
 // only a request of another site is refused before.
-func (s *server) live(w http.ResponseWriter, r *http.Request) {
+func (s *server) live(w http.ResponseWriter, r *http.Request) error {
 	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		w.Header().Set("Upgrade", "websocket")
-		s.fail(w, r, &httpError{http.StatusUpgradeRequired, "live.m4s speaks WebSocket only"})
-		return
+		return &httpError{http.StatusUpgradeRequired, "live.m4s speaks WebSocket only"}
 	}
 	// Accept refuses an Origin that is not this host.
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
 		s.log.Debug("live view refused", "from", r.RemoteAddr, "err", err)
-		return // Accept has answered
+		return nil // Accept has answered
 	}
 	defer c.CloseNow()
 	ctx := c.CloseRead(r.Context())
-	err = s.follow(ctx, c, r)
+	// It ends when the session does, or when its user may other things.
+	following, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	stop := context.AfterFunc(callerOf(r).Done(), func() { end(errSignedOut) })
+	defer stop()
+	err = s.follow(following, c, r)
+	if context.Cause(following) == errSignedOut {
+		err = errSignedOut
+	}
 	switch {
 	case ctx.Err() != nil:
 		c.Close(websocket.StatusGoingAway, "")
@@ -52,6 +60,7 @@ func (s *server) live(w http.ResponseWriter, r *http.Request) {
 		_ = sendJSON(ctx, c, map[string]any{"type": "error", "message": text})
 		c.Close(websocket.StatusNormalClosure, "")
 	}
+	return nil
 }
 
 // errViewer says that a message could not be sent. That is no error of ours.
@@ -59,21 +68,23 @@ var errViewer = errors.New("viewer is gone")
 
 // follow sends live video until something ends it.
 func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request) error {
-	if err := s.may(r, viewVideo); err != nil {
+	cam, err := s.decide(r, access.ViewLive)
+	if err != nil {
 		return err
 	}
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	_, st, err := s.streamOf(r)
+	st, err := streamOfCamera(r, cam)
 	if err != nil {
 		return err
 	}
+	still := s.still(r)
 	f := st.Follow()
 	defer f.Close()
 	var buf []byte
 	for {
-		l, err := next(ctx, c, f)
+		l, err := next(ctx, c, f, still)
 		if errors.Is(err, store.ErrRemoved) {
 			return &httpError{http.StatusNotFound, "the camera was deleted"}
 		}
@@ -92,9 +103,13 @@ func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request)
 	}
 }
 
-// next waits for the next picture, and pings while none comes.
-func next(ctx context.Context, c *websocket.Conn, f *store.Follower) (store.Live, error) {
+// next waits for the next picture, and pings while none comes. still says
+// whether the viewer may go on.
+func next(ctx context.Context, c *websocket.Conn, f *store.Follower, still func() error) (store.Live, error) {
 	for {
+		if err := still(); err != nil {
+			return store.Live{}, err
+		}
 		wait, cancel := context.WithTimeout(ctx, pingAfter)
 		l, err := f.Next(wait)
 		idle := wait.Err() != nil && ctx.Err() == nil

@@ -255,7 +255,7 @@ func TestIdleViewerIsPinged(t *testing.T) {
 			ctx = server.CloseRead(ctx)
 			f := st.Follow()
 			defer f.Close()
-			_, err = next(ctx, server, f)
+			_, err = next(ctx, server, f, func() error { return nil })
 			if err == nil || errors.Is(err, errViewer) && ctx.Err() == nil {
 				t.Errorf("ended with %v", err)
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"holdfast/nvr/access"
 	"holdfast/nvr/store"
 )
 
@@ -118,15 +119,16 @@ func truth(b bool) float64 {
 }
 
 // metrics answers everybody, as /healthz does, and tells of streams those who
-// may see that there are cameras.
-func (s *server) metrics() http.Handler {
-	some, all := metricsHandler(s.Store, false), metricsHandler(s.Store, true)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store")
-		h := some
-		if s.may(r, lookAround) == nil {
-			h = all
-		}
-		h.ServeHTTP(w, r)
-	})
+// may see that there are these cameras, and any other.
+func (s *server) metrics(w http.ResponseWriter, r *http.Request) error {
+	if s.Access != nil && s.Access.Unclaimed() {
+		return s.may(r, access.LookAround, 0)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	h := s.someMetrics
+	if callerOf(r).MayAll(access.LookAround) {
+		h = s.allMetrics
+	}
+	h.ServeHTTP(w, r)
+	return nil
 }

@@ -73,7 +73,7 @@ func TestVideoGoesFromFileToSocket(t *testing.T) {
 	samples := bytes.Index(want, []byte("mdat")) + 12 // they begin there
 	for header, at := range map[string][2]int{"": {0, len(want)}, "bytes=700-": {700, len(want)}, "bytes=700-9000": {700, 9001}} {
 		w := &fromFiles{ResponseRecorder: httptest.NewRecorder()}
-		req := httptest.NewRequest("GET", path, nil)
+		req := httptest.NewRequest("GET", "http://localhost"+path, nil)
 		if header != "" {
 			req.Header.Set("Range", header)
 		}

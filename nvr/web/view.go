@@ -138,11 +138,7 @@ type view struct {
 	text    bool
 }
 
-func (s *server) view(v view) http.Handler {
-	return s.handle(viewVideo, func(w http.ResponseWriter, r *http.Request) error { return s.serveView(w, r, v) })
-}
-
-func (s *server) serveView(w http.ResponseWriter, r *http.Request, v view) error {
+func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	single := []string{"gaps", "ts"}
 	if v.segment {
 		single = nil

@@ -6,7 +6,7 @@
 //
 // The way of a request:
 //
-//	cross-origin check ─► headers, time limits ─► route ─► may (the one decision who may do what) ─► handler
+//	cross-origin check ─► headers, time limits ─► Host ─► caller ─► row of routes ─► decide (who may do what) ─► handler
 //
 // A handler returns an error and fail makes it the answer: text for people,
 // with the status of api.md rule 3. Live video alone says its errors inside
@@ -23,11 +23,14 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"holdfast/nvr/access"
 	"holdfast/nvr/store"
 )
 
@@ -36,9 +39,20 @@ type Config struct {
 	Store *store.Store
 	Log   *slog.Logger // nil: no log
 
+	// Access knows the users, and what callers may who have not signed in; nil:
+	// nobody can sign in.
+	Access *access.Access
+
 	// Anonymous is what callers may do without signing in: "" nothing, "view"
-	// see everything, "admin" change cameras too.
+	// see everything, "admin" change cameras too. It is what Access was told.
 	Anonymous string
+
+	// Hosts are names that the recorder goes by beside its addresses, localhost
+	// and the name of the machine.
+	Hosts []string
+
+	// Proxies are whose X-Forwarded-For and X-Forwarded-Proto are believed.
+	Proxies []netip.Prefix
 
 	// UI answers what is not the API; nil answers 404.
 	UI http.Handler
@@ -63,7 +77,10 @@ const (
 type server struct {
 	Config
 	log      *slog.Logger
+	hostName string // of the machine
 	versions versions
+
+	someMetrics, allMetrics http.Handler // without those of streams, and with them
 }
 
 // New returns the handler of everything the recorder serves. It panics when
@@ -82,31 +99,30 @@ func New(cfg Config) http.Handler {
 		s.Now = time.Now
 	}
 
+	s.someMetrics, s.allMetrics = metricsHandler(s.Store, false), metricsHandler(s.Store, true)
+	s.hostName, _ = os.Hostname() // without a name it goes by its addresses
+
 	mux := http.NewServeMux()
-	mux.Handle("/healthz", methods{"GET": http.HandlerFunc(s.health)})
-	mux.Handle("/metrics", methods{"GET": s.metrics()})
-	mux.Handle("/api/{$}", methods{"GET": s.handle(lookAround, s.top)})
-	mux.Handle("/api/cameras/{$}", methods{"POST": s.handle(adminCameras, s.addCamera)})
-	mux.Handle("/api/cameras/{uuid}/{$}", methods{
-		"GET":    s.handle(lookAround, s.camera),
-		"DELETE": s.handle(adminCameras, s.deleteCamera),
-	})
-	mux.Handle("/api/cameras/{uuid}/{stream}/recordings", methods{"GET": s.handle(viewVideo, s.recordings)})
-	mux.Handle("/api/cameras/{uuid}/{stream}/gaps", methods{"GET": s.handle(viewVideo, s.gaps)})
-	mux.Handle("/api/cameras/{uuid}/{stream}/view.mp4", methods{"GET": s.view(view{})})
-	mux.Handle("/api/cameras/{uuid}/{stream}/view.mp4.txt", methods{"GET": s.view(view{text: true})})
-	mux.Handle("/api/cameras/{uuid}/{stream}/view.m4s", methods{"GET": s.view(view{segment: true})})
-	mux.Handle("/api/cameras/{uuid}/{stream}/view.m4s.txt", methods{"GET": s.view(view{segment: true, text: true})})
-	mux.Handle("/api/cameras/{uuid}/{stream}/live.m4s", methods{"GET": http.HandlerFunc(s.live)})
-	mux.Handle("/api/init/{file}", methods{"GET": s.handle(viewVideo, s.initSegment)})
-	mux.Handle("/api/", s.handle(lookAround, func(http.ResponseWriter, *http.Request) error {
+	rows := make(map[string]methods)
+	for _, row := range routes {
+		if row.users && s.Access == nil {
+			continue
+		}
+		if rows[row.pattern] == nil {
+			rows[row.pattern] = make(methods)
+			mux.Handle(row.pattern, rows[row.pattern])
+		}
+		rows[row.pattern][row.method] = s.handle(row)
+	}
+	mux.Handle("/api/", s.handle(route{action: access.LookAround, serve: func(*server, http.ResponseWriter, *http.Request) error {
 		return &httpError{http.StatusNotFound, "the API has no such path"}
-	}))
+	}}))
 	ui := cfg.UI
 	if ui == nil {
 		ui = http.NotFoundHandler()
 	}
-	mux.Handle("/", ui)
+	mux.Handle("/", s.page(ui))
+	guarded := s.guard(mux)
 
 	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -119,7 +135,7 @@ func New(cfg Config) http.Handler {
 		// Each request sets it anew. A ResponseRecorder of a test has none.
 		_ = rc.SetWriteDeadline(time.Now().Add(answerTime))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		mux.ServeHTTP(w, r)
+		guarded.ServeHTTP(w, r)
 	}))
 }
 
@@ -138,30 +154,60 @@ func Server(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server 
 	}
 }
 
-// action is what a caller wants to do.
-type action int
+// route is one row of the table below: what is served, and what a caller must
+// be allowed to do before it is. A pattern with {uuid} is of the camera of that
+// uuid, any other of the recorder as a whole.
+type route struct {
+	method, pattern string
+	action          access.Action
 
-const (
-	lookAround   action = iota // see which cameras there are and how they do
-	viewVideo                  // list and see video
-	adminCameras               // add and delete cameras, read their configuration
-)
+	// public rows answer everybody; what they say to whom is their own concern.
+	// inside says that the handler asks decide itself, so as to answer in its own
+	// way. users rows are there only where there can be users.
+	public, inside, users bool
 
-// may decides whether a caller may do a thing. Every route asks it; there is
-// no second place. Users will be asked for here.
-func (s *server) may(_ *http.Request, a action) error {
-	switch {
-	case s.Anonymous == "" && s.Machine != nil: // where nobody gives flags
-		return &httpError{http.StatusUnauthorized, "there are no users on this device yet, so nobody can sign in: " +
-			"it shows no video and takes no camera until a version with users is installed"}
-	case s.Anonymous == "":
-		return &httpError{http.StatusUnauthorized, "nobody can sign in yet, and this recorder was not told to serve everybody: " +
-			"start it with -allow-anonymous view (see everything) or -allow-anonymous admin (change cameras too)"}
-	case a == adminCameras && s.Anonymous != "admin":
-		return &httpError{http.StatusForbidden, "this recorder lets everybody look and nobody change cameras: " +
-			"start it with -allow-anonymous admin to change them"}
-	}
-	return nil
+	serve func(*server, http.ResponseWriter, *http.Request) error
+}
+
+// routes are all of them, but for the user interface.
+var routes = []route{
+	{method: "GET", pattern: "/healthz", public: true, serve: (*server).health},
+	{method: "GET", pattern: "/metrics", public: true, serve: (*server).metrics},
+
+	{method: "GET", pattern: "/api/{$}", action: access.LookAround, serve: (*server).top},
+	{method: "POST", pattern: "/api/cameras/{$}", action: access.Administer, serve: (*server).addCamera},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{$}", action: access.LookAround, serve: (*server).camera},
+	{method: "DELETE", pattern: "/api/cameras/{uuid}/{$}", action: access.Administer, serve: (*server).deleteCamera},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/recordings", action: access.ViewRecorded, serve: (*server).recordings},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/gaps", action: access.ViewRecorded, serve: (*server).gaps},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.mp4", action: access.ViewRecorded, serve: view{}.serve},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.mp4.txt", action: access.ViewRecorded, serve: view{text: true}.serve},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s", action: access.ViewRecorded, serve: view{segment: true}.serve},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s.txt", action: access.ViewRecorded, serve: view{segment: true, text: true}.serve},
+	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/live.m4s", action: access.ViewLive, inside: true, serve: (*server).live},
+	{method: "GET", pattern: "/api/init/{file}", action: access.ViewVideo, serve: (*server).initSegment},
+
+	{method: "POST", pattern: "/api/login", public: true, users: true, serve: (*server).login},
+	{method: "POST", pattern: "/api/logout", public: true, users: true, serve: (*server).logout},
+	{method: "GET", pattern: "/api/claim", public: true, users: true, serve: (*server).claimState},
+	{method: "POST", pattern: "/api/claim", public: true, users: true, serve: (*server).claimIt},
+	{method: "GET", pattern: "/api/request", action: access.LookAround, users: true, serve: (*server).request},
+	{method: "GET", pattern: "/login", public: true, users: true, serve: (*server).loginPage},
+	{method: "POST", pattern: "/login", public: true, users: true, serve: (*server).loginForm},
+	{method: "POST", pattern: "/logout", public: true, users: true, serve: (*server).logoutForm},
+	{method: "GET", pattern: "/claim", public: true, users: true, serve: (*server).claimPage},
+	{method: "POST", pattern: "/claim", public: true, users: true, serve: (*server).claimForm},
+
+	// Users may see to themselves: package access decides by the user loaded.
+	{method: "GET", pattern: "/api/users/{$}", action: access.Administer, users: true, serve: (*server).listUsers},
+	{method: "POST", pattern: "/api/users/{$}", action: access.Administer, users: true, serve: (*server).addUser},
+	{method: "GET", pattern: "/api/users/{user}", action: access.LookAround, users: true, serve: (*server).oneUser},
+	{method: "PATCH", pattern: "/api/users/{user}", action: access.LookAround, users: true, serve: (*server).changeUser},
+	{method: "DELETE", pattern: "/api/users/{user}", action: access.Administer, users: true, serve: (*server).deleteUser},
+	{method: "GET", pattern: "/api/users/{user}/sessions", action: access.LookAround, users: true, serve: (*server).listSessions},
+	{method: "DELETE", pattern: "/api/users/{user}/sessions", action: access.LookAround, users: true, serve: (*server).revoke},
+	{method: "DELETE", pattern: "/api/users/{user}/sessions/{session}", action: access.LookAround, users: true, serve: (*server).revoke},
+	{method: "POST", pattern: "/api/users/{user}/tokens", action: access.LookAround, users: true, serve: (*server).addToken},
 }
 
 // permissions are those of the caller, as GET /api/ shows them.
@@ -169,13 +215,14 @@ type permissions struct {
 	ViewVideo         bool `json:"viewVideo"`
 	ReadCameraConfigs bool `json:"readCameraConfigs"`
 	AdminCameras      bool `json:"adminCameras"`
+	AdminUsers        bool `json:"adminUsers"`
 }
 
 func (s *server) permissions(r *http.Request) permissions {
+	c := callerOf(r)
+	admin := c.May(access.Administer, 0)
 	return permissions{
-		ViewVideo:         s.may(r, viewVideo) == nil,
-		ReadCameraConfigs: s.may(r, adminCameras) == nil,
-		AdminCameras:      s.may(r, adminCameras) == nil,
+		ViewVideo: c.May(access.ViewVideo, 0), ReadCameraConfigs: admin, AdminCameras: admin, AdminUsers: admin && s.Access != nil,
 	}
 }
 
@@ -207,13 +254,20 @@ func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, r.URL.Path+" does not take "+r.Method, http.StatusMethodNotAllowed)
 }
 
-// handle makes a route of a handler that returns its error.
-func (s *server) handle(a action, h func(http.ResponseWriter, *http.Request) error) http.Handler {
+// handle makes a handler of a row.
+func (s *server) handle(row route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "private, no-cache")
-		err := s.may(r, a)
+		w.Header().Set("Vary", "Cookie, Authorization") // another user of a browser does not get what it kept
+		var err error
+		if !row.public && !row.inside {
+			var c *store.Camera
+			if c, err = s.decide(r, row.action); err == nil && c != nil {
+				r = r.WithContext(context.WithValue(r.Context(), cameraKey{}, c))
+			}
+		}
 		if err == nil {
-			err = h(w, r)
+			err = row.serve(s, w, r)
 		}
 		if err != nil {
 			s.fail(w, r, err)
@@ -229,6 +283,10 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Del(name)
 	}
 	w.Header().Set("Cache-Control", "private, no-cache")
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	retryAfter(w, err)
 	http.Error(w, text, status)
 }
 
@@ -237,6 +295,9 @@ func (s *server) refusal(r *http.Request, err error) (int, string) {
 	var refused *httpError
 	var config *store.ConfigError
 	var large *http.MaxBytesError
+	if status, text, ok := accessError(err); ok {
+		return status, text
+	}
 	switch {
 	case errors.As(err, &refused):
 		return refused.status, refused.text
@@ -273,7 +334,8 @@ type Ended struct {
 // health says whether the recorder can record, what does not, and how the
 // machine fared. A camera that is away is no fault of the recorder. Which
 // stream it is, is for those who may look.
-func (s *server) health(w http.ResponseWriter, r *http.Request) {
+func (s *server) health(w http.ResponseWriter, r *http.Request) error {
+	seer := callerOf(r)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	faults := s.Store.DirFaults()
@@ -283,7 +345,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	for _, f := range faults {
 		fmt.Fprintln(w, f)
 	}
-	var wanted, toAdopt int
+	var wanted, absent, toAdopt int
 	var missing []string
 	for _, c := range s.Store.Cameras() {
 		for _, st := range c.Streams {
@@ -293,23 +355,25 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 				continue
 			}
 			wanted++
-			if in.State.Phase != store.Recording {
+			if in.State.Phase == store.Recording {
+				continue
+			}
+			absent++
+			if seer.May(access.LookAround, c.ID) {
 				missing = append(missing, fmt.Sprintf("not recording: %s %s: %s", c.Name, in.Type, cmp.Or(in.State.Reason, in.State.Phase)))
 			}
 		}
 	}
-	fmt.Fprintf(w, "the store is open\nstreams: %d of %d record\n", wanted-len(missing), wanted)
+	fmt.Fprintf(w, "the store is open\nstreams: %d of %d record\n", wanted-absent, wanted)
 	if toAdopt > 0 {
 		fmt.Fprintf(w, "files of before the start to be adopted: %d\n", toAdopt)
 	}
-	if s.may(r, lookAround) == nil {
-		for _, m := range missing {
-			fmt.Fprintln(w, m)
-		}
+	for _, m := range missing {
+		fmt.Fprintln(w, m)
 	}
 	m := s.Machine
 	if m == nil {
-		return
+		return nil
 	}
 	fmt.Fprintf(w, "board: %s, image %s\nwatchdog: %s\n", m.Board, m.Version, m.Watchdog)
 	for _, r := range m.Resets {
@@ -318,6 +382,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	for _, r := range m.Restarts {
 		fmt.Fprintf(w, "recorder started again: %s\n", strings.TrimSpace(r.Time+" "+r.Reason))
 	}
+	return nil
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {

@@ -45,9 +45,9 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 		}
 		return s.Import(ctx, set)
 	}
-	o.ready = func(addr net.Addr) {
+	o.ready = func(addr net.Addr, claim string) {
 		fmt.Fprintf(stdout, "\n  Holdfast records %d emulated cameras to %s\n\n  open     http://%s\n  sign in  %s\n  stop     Ctrl-C\n\n",
-			*n, o.data, addr, signIn(o.anonymous))
+			*n, o.data, addr, signIn(o.anonymous, claim))
 	}
 	err = run(ctx, o, log)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -56,11 +56,14 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	return err
 }
 
-func signIn(anonymous string) string {
-	if anonymous == "" {
-		return "not possible: start with -allow-anonymous view or admin"
+func signIn(anonymous, claim string) string {
+	switch {
+	case anonymous != "":
+		return "not needed: everybody who reaches this address may " + map[string]string{"view": "watch", "admin": "watch and change cameras"}[anonymous]
+	case claim != "":
+		return "the first time at /claim, with the code " + claim
 	}
-	return "not needed: everybody who reaches this address may " + map[string]string{"view": "watch", "admin": "watch and change cameras"}[anonymous]
+	return "at /login"
 }
 
 // emulated describes the cameras of the demo; it knows them by that.

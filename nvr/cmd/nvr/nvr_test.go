@@ -536,6 +536,8 @@ func TestWrongInputIsNamed(t *testing.T) {
 		{[]string{"config", "export", "-data", dir}, usageCode, []string{"FILE is missing", "nvr config export -h"}},
 		{[]string{"config", "export", "a", "b", "-data", dir}, usageCode, []string{`unexpected "b"`}},
 		{[]string{"dump"}, usageCode, []string{"FILE.mp4 is missing"}},
+		{[]string{"run", "-data", dir, "-host", "http://x"}, usageCode, []string{"-host", "http://x"}},
+		{[]string{"run", "-data", dir, "-trust-proxy", "10.0.0.0/99"}, usageCode, []string{"-trust-proxy", "10.0.0.0/99"}},
 		{[]string{"run", "-data", dir, "-allow-anonymous", "yes"}, usageCode, []string{"-allow-anonymous", "yes"}},
 		{[]string{"run", "-data", filepath.Join(dir, "x"), "-http", taken.Addr().String()}, 1, []string{"listen on " + taken.Addr().String() + ": address already in use: choose another with -http\n"}},
 		{[]string{"demo", "-data", filepath.Join(dir, "x"), "-http", taken.Addr().String()}, 1, []string{"in use: choose another with -http (make demo HTTP=…)\n"}},

@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"holdfast/nvr/access"
 	"holdfast/nvr/record"
 	"holdfast/nvr/store"
 	"holdfast/nvr/web"
@@ -30,11 +33,14 @@ type options struct {
 	http      string
 	anonymous string // "", "view" or "admin"
 	zone      string
+	hosts     []string       // names it goes by
+	proxies   []netip.Prefix // that it believes
 
 	// ready is called when the recorder listens; prepare before that, when
-	// the store is open.
+	// the store is open. claim is the code that makes the first user, "" when
+	// there is none.
 	prepare func(context.Context, *store.Store) error
-	ready   func(addr net.Addr)
+	ready   func(addr net.Addr, claim string)
 }
 
 // clockNotBefore is earlier than any recorder is that has this program. A clock
@@ -45,6 +51,29 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.data, "data", o.data, "data `directory`; it is created")
 	fs.StringVar(&o.http, "http", o.http, "`address` to serve on, unless a supervisor passes a socket (LISTEN_FDS)")
 	fs.StringVar(&o.anonymous, "allow-anonymous", o.anonymous, "what anybody may do without signing in: `view|admin`")
+	fs.Func("host", "`names` the recorder goes by, beside its addresses, localhost and this machine's name; commas between", func(v string) error {
+		for name := range strings.SplitSeq(v, ",") {
+			if name = strings.TrimSpace(name); name == "" || strings.ContainsAny(name, ":/ ") {
+				return fmt.Errorf("%q is not a name", name)
+			}
+			o.hosts = append(o.hosts, name)
+		}
+		return nil
+	})
+	fs.Func("trust-proxy", "`addresses` of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; commas between", func(v string) error {
+		for text := range strings.SplitSeq(v, ",") {
+			p, err := netip.ParsePrefix(strings.TrimSpace(text))
+			if err != nil {
+				var a netip.Addr
+				if a, err = netip.ParseAddr(strings.TrimSpace(text)); err != nil {
+					return fmt.Errorf("%q is not an address, nor a block of them", text)
+				}
+				p = netip.PrefixFrom(a, a.BitLen())
+			}
+			o.proxies = append(o.proxies, p)
+		}
+		return nil
+	})
 	fs.StringVar(&o.zone, "time-zone", o.zone, "time `zone` of days, for example Europe/Zurich (default: the machine's)")
 }
 
@@ -69,7 +98,13 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if err := o.check(); err != nil {
 		return err
 	}
-	o.ready = func(addr net.Addr) { fmt.Fprintf(stdout, "serving http://%s\n", addr) }
+	o.ready = func(addr net.Addr, claim string) {
+		fmt.Fprintf(stdout, "serving http://%s\n", addr)
+		if claim != "" {
+			fmt.Fprintf(stdout, "nobody owns this recorder yet: within %d minutes, open its page and claim it with the code %s\n",
+				int(access.ClaimTime.Minutes()), claim)
+		}
+	}
 	return run(ctx, o, slog.New(slog.NewTextHandler(stderr, nil)))
 }
 
@@ -128,9 +163,20 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		}
 	}
 
+	users, err := access.Open(context.WithoutCancel(ctx), access.Config{
+		DB: s.Database(), Failed: s.DatabaseFailed, Log: log, Everybody: web.Everybody(o.anonymous), Claim: true, ClaimFile: filepath.Join(o.data, "claim-code"),
+	})
+	if err != nil {
+		return errors.Join(err, closeStore(s))
+	}
+	defer users.Close()
+
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	handler := web.New(web.Config{Store: s, Log: log, Anonymous: o.anonymous, UI: webui.Handler(), Version: version(), Machine: box})
+	handler := web.New(web.Config{
+		Store: s, Log: log, Access: users, Anonymous: o.anonymous, Hosts: o.hosts, Proxies: o.proxies,
+		UI: webui.Handler(), Version: version(), Machine: box,
+	})
 	server := web.Server(ctx, handler, log)
 	var work sync.WaitGroup
 	work.Go(func() {
@@ -147,7 +193,8 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	notify(daemon.SdNotifyReady)
 	log.Info("started", "data", o.data, "http", listener.Addr(), "cameras", len(s.Cameras()), "version", version())
 	if o.ready != nil {
-		o.ready(listener.Addr())
+		code, _ := users.ClaimCode()
+		o.ready(listener.Addr(), code)
 	}
 
 	select {

@@ -37,11 +37,12 @@ func TestUpgradeSaysWhatItDid(t *testing.T) {
 		return code, out.String(), log.String()
 	}
 	code, out, log := run("-data", dir)
-	want := `^upgraded to version 2 in \S+: gaps, spans, retention by days\nthe database as it was: ` + regexp.QuoteMeta(filepath.Join(dir, "db.v1")) + `, for a week\n$`
+	want := `^upgraded to version 2 in \S+: gaps, spans, retention by days\nthe database as it was: ` + regexp.QuoteMeta(filepath.Join(dir, "db.v1")) +
+		`, for a week\nupgraded to version 3 in \S+: users, sessions, tokens\n$`
 	if code != 0 || !regexp.MustCompile(want).MatchString(out) || log != "" {
 		t.Errorf("code %d, %q, log %q", code, out, log)
 	}
-	if code, out, log = run("-data", dir); code != 0 || out != "the database has version 2, which is that of this program\n" || log != "" {
+	if code, out, log = run("-data", dir); code != 0 || out != "the database has version 3, which is that of this program\n" || log != "" {
 		t.Errorf("a second time: code %d, %q, log %q", code, out, log)
 	}
 	none := t.TempDir()

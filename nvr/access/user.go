@@ -1,0 +1,269 @@
+package access
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"holdfast/nvr/db"
+)
+
+// User is a user as others may see it.
+type User struct {
+	ID       int32
+	Name     string
+	Admin    bool
+	Disabled bool
+	Password bool // there is one
+	Rights   Rights
+	Cameras  map[int32]Rights
+}
+
+// UserChange is what changes of a user; what is nil stays.
+type UserChange struct {
+	Name     *string
+	Password *string // "": none, so that nobody can sign in with one
+	Old      *string // the password until now: who changes the own one must know it
+	Admin    *bool
+	Disabled *bool
+	Rights   *Rights
+	Cameras  map[int32]Rights
+}
+
+func (a *Access) userByID(id int32) *db.User {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.users[id]
+}
+
+// mayManage lets administrators at every user, and users at themselves, but not
+// by a token.
+func (a *Access) mayManage(by Subject, user int32) error {
+	if !by.May(Administer, 0) && (by.UserID != user || by.Token) {
+		return ErrForbidden
+	}
+	if a.userByID(user) == nil {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// Users lists all users by name, to administrators.
+func (a *Access) Users(by Subject) ([]User, error) {
+	if !by.May(Administer, 0) {
+		return nil, ErrForbidden
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	list := make([]User, 0, len(a.users))
+	for _, u := range a.users {
+		list = append(list, userOf(u))
+	}
+	slices.SortFunc(list, func(x, y User) int { return cmp.Compare(x.Name, y.Name) })
+	return list, nil
+}
+
+// User returns a user to administrators and to that user.
+func (a *Access) User(by Subject, id int32) (User, error) {
+	if err := a.mayManage(by, id); err != nil {
+		return User{}, err
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	u := a.users[id]
+	if u == nil {
+		return User{}, ErrNotFound
+	}
+	return userOf(u), nil
+}
+
+func userOf(u *db.User) User {
+	out := User{
+		ID: u.ID, Name: u.Name, Admin: u.Admin, Disabled: u.Disabled, Password: u.PasswordHash != "",
+		Rights: Rights(u.Rights), Cameras: make(map[int32]Rights, len(u.Cameras)),
+	}
+	for id, r := range u.Cameras {
+		out.Cameras[id] = Rights(r)
+	}
+	return out
+}
+
+// AddUser adds a user, by an administrator.
+func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int32, err error) {
+	if !by.May(Administer, 0) {
+		return 0, ErrForbidden
+	}
+	if c.Name == nil {
+		return 0, &InvalidError{"username is missing"}
+	}
+	u, err := a.changed(ctx, db.User{Created: a.wall()}, c)
+	if err != nil {
+		return 0, err
+	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	change := &db.AccessChange{Users: []db.User{u}}
+	if err := a.change(ctx, change); err != nil {
+		return 0, err
+	}
+	a.log.Info("added user", "user", u.Name, "admin", u.Admin, "by", by.Name)
+	return change.Users[0].ID, nil
+}
+
+// ChangeUser changes a user: all of it by an administrator, the own password by
+// anybody. Who may other things now, or has another password, has to sign in
+// again: its sessions end. That of the subject goes on with a new secret, which
+// is returned; else that is empty.
+func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserChange, from Peer) (secret string, err error) {
+	if err := a.mayManage(by, id); err != nil {
+		return "", err
+	}
+	own := by.UserID == id
+	other := c.Name != nil || c.Admin != nil || c.Disabled != nil || c.Rights != nil || c.Cameras != nil
+	if other && !by.May(Administer, 0) || own && c.Password != nil && by.Token {
+		return "", ErrForbidden
+	}
+	was := a.userByID(id)
+	if was == nil {
+		return "", ErrNotFound
+	}
+	if own && c.Password != nil {
+		if err := a.provePassword(ctx, was, c.Old, from); err != nil {
+			return "", err
+		}
+	}
+	next, err := a.changed(ctx, *was, c)
+	if err != nil {
+		return "", err
+	}
+
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	if a.userByID(id) != was {
+		return "", ErrChanged
+	}
+	if administers(was) && !administers(&next) && a.administrators() == 1 {
+		return "", &InvalidError{"this is the last administrator: nobody could undo it"}
+	}
+	change := &db.AccessChange{Users: []db.User{next}}
+	if next.PasswordHash != was.PasswordHash || next.Admin != was.Admin || next.Disabled != was.Disabled ||
+		next.Rights != was.Rights || !maps.Equal(next.Cameras, was.Cameras) {
+		for _, s := range a.sessionsOf(id, func(s *session) bool { return true }) {
+			switch {
+			case s.Token: // it goes on, and what it was let do before ends
+				change.Sessions = append(change.Sessions, s.Session)
+			case own && s.ID == by.SessionID && !next.Disabled:
+				renewed := s.Session
+				secret, renewed.SecretHash = newSecret(false)
+				change.Sessions = append(change.Sessions, renewed)
+			default:
+				change.DeleteSessions = append(change.DeleteSessions, s.ID)
+			}
+		}
+	}
+	if err := a.change(ctx, change); err != nil {
+		return "", err
+	}
+	a.log.Info("changed user", "user", next.Name, "by", by.Name, "sessions_ended", len(change.DeleteSessions))
+	return secret, nil
+}
+
+// provePassword makes sure that who changes a password knows it: a browser that
+// was left open must not be enough. A user without one has nothing to prove.
+func (a *Access) provePassword(ctx context.Context, u *db.User, old *string, from Peer) error {
+	if u.PasswordHash == "" {
+		return nil
+	}
+	if old == nil {
+		return &InvalidError{"precondition.password, the password until now, is missing"}
+	}
+	if err := a.accounts.take(a.account(u.Name, u, from)); err != nil {
+		return err
+	}
+	right, _, err := a.hashing.verify(ctx, u.PasswordHash, *old)
+	if err == nil && !right {
+		err = ErrDenied
+	}
+	return err
+}
+
+// DeleteUser deletes a user with all sessions, by an administrator.
+func (a *Access) DeleteUser(ctx context.Context, by Subject, id int32) error {
+	if !by.May(Administer, 0) {
+		return ErrForbidden
+	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	u := a.userByID(id)
+	if u == nil {
+		return ErrNotFound
+	}
+	if administers(u) && a.administrators() == 1 {
+		return &InvalidError{"this is the last administrator: nobody could undo it"}
+	}
+	if err := a.change(ctx, &db.AccessChange{DeleteUsers: []int32{id}}); err != nil {
+		return err
+	}
+	a.log.Info("deleted user", "user", u.Name, "by", by.Name)
+	return nil
+}
+
+// administers reports whether a user can sign in and administer.
+func administers(u *db.User) bool { return u.Admin && !u.Disabled && u.PasswordHash != "" }
+
+func (a *Access) administrators() (n int) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, u := range a.users {
+		if administers(u) {
+			n++
+		}
+	}
+	return n
+}
+
+// changed applies a change to a copy of a user. It hashes, so it is called
+// without any lock.
+func (a *Access) changed(ctx context.Context, u db.User, c UserChange) (db.User, error) {
+	if c.Name != nil {
+		if err := checkName("username", *c.Name); err != nil {
+			return u, err
+		}
+		u.Name = *c.Name
+	}
+	u.Admin = *cmp.Or(c.Admin, &u.Admin)
+	u.Disabled = *cmp.Or(c.Disabled, &u.Disabled)
+	if c.Rights != nil {
+		if *c.Rights&^Watching != 0 {
+			return u, errNoRight
+		}
+		u.Rights = uint8(c.Rights.complete())
+	}
+	if c.Cameras != nil {
+		u.Cameras = make(map[int32]uint8, len(c.Cameras))
+		for id, r := range c.Cameras {
+			if r&^Watching != 0 {
+				return u, errNoRight
+			}
+			if r != 0 {
+				u.Cameras[id] = uint8(r.complete())
+			}
+		}
+	}
+	if c.Password == nil {
+		return u, nil
+	}
+	u.PasswordSet = a.wall()
+	if *c.Password == "" {
+		u.PasswordHash = ""
+		return u, nil
+	}
+	err := checkPassword(u.Name, *c.Password)
+	if err == nil {
+		u.PasswordHash, err = a.hashing.hash(ctx, *c.Password)
+	}
+	return u, err
+}
+
+var errNoRight = &InvalidError{"a right to a camera is live, recorded or export"}

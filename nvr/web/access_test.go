@@ -1,0 +1,614 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"holdfast/nvr/access"
+	"holdfast/nvr/store"
+)
+
+// guarded is a recorder with users and the cameras A and B.
+type guarded struct {
+	*recorder
+	users *access.Access
+	uuids map[string]string // of the cameras A and B
+	who   map[string]string // cookies, by who: admin, A, B
+	ids   map[string]int32  // of their users
+}
+
+const ownerPassword = "correct horse"
+
+func newGuarded(t *testing.T, change func(*Config)) *guarded {
+	t.Helper()
+	g := unclaimedRecorder(t, change)
+	code, _ := g.users.ClaimCode()
+	g.who["admin"] = g.cookie(g.send("", "POST", "/api/claim", fmt.Sprintf(`{"code":%q,"username":"owner","password":%q}`, code, ownerPassword)))
+	g.ids["admin"] = 1
+	for name, rights := range map[string]string{"A": `"live","recorded"`, "B": `"live","export"`} {
+		a := g.send("admin", "POST", "/api/users/", fmt.Sprintf(`{"user":{"username":"of %s","password":"password of %s",
+			"permissions":{"cameras":{%q:[%s]}}}}`, name, name, g.uuids[name], rights))
+		var made struct{ ID int32 }
+		if err := json.Unmarshal(a.body, &made); err != nil || a.status != 201 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		g.ids[name] = made.ID
+		g.who[name] = g.cookie(g.send("", "POST", "/api/login", fmt.Sprintf(`{"username":"of %s","password":"password of %s"}`, name, name)))
+	}
+	return g
+}
+
+func unclaimedRecorder(t *testing.T, change func(*Config)) *guarded {
+	t.Helper()
+	r := newRecorder(t, "")
+	g := &guarded{recorder: r, uuids: map[string]string{"A": r.uuid}, who: make(map[string]string), ids: make(map[string]int32)}
+	var err error
+	if g.uuids["B"], err = r.store.AddCamera(t.Context(), store.CameraConfig{ShortName: "back", Streams: map[string]store.StreamConfig{
+		"main": {URL: "rtsp://192.0.2.8/main", Record: true, RetainBytes: 1 << 30},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	g.users, err = access.Open(t.Context(), access.Config{DB: r.store.Database(), Claim: true, ClaimFile: filepath.Join(t.TempDir(), "code")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.users.Close)
+	cfg := Config{Store: r.store, Access: g.users, UI: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "page") })}
+	if change != nil {
+		change(&cfg)
+	}
+	r.server.Config.Handler = New(cfg)
+	r.server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return g
+}
+
+// send sends a request as somebody. headers are pairs of name and value.
+func (g *guarded) send(who, method, path, body string, headers ...string) *answer {
+	g.Helper()
+	if cookie := g.who[who]; cookie != "" {
+		headers = append(headers, "Cookie", cookie)
+	}
+	if body != "" && !slices.Contains(headers, "Content-Type") {
+		headers = append(headers, "Content-Type", "application/json")
+	}
+	return g.ask(method, path, body, headers...)
+}
+
+// cookie is what an answer sets.
+func (g *guarded) cookie(a *answer) string {
+	g.Helper()
+	if a.status >= 400 {
+		g.Fatalf("%d %s", a.status, a.body)
+	}
+	cookie, _, _ := strings.Cut(a.header.Get("Set-Cookie"), ";")
+	return cookie
+}
+
+// Every route × who asks × camera. A route that has no row here fails the test.
+func TestEveryRouteAsksForEveryCamera(t *testing.T) {
+	// Statuses of nobody, the viewer of A, the viewer of B, the administrator.
+	type row struct {
+		path, body string
+		onA, onB   [4]int
+	}
+	both := func(path, body string, s [4]int) []row { return []row{{path, body, s, s}} }
+	all200 := [4]int{200, 200, 200, 200}
+	unlimited := [4]int{-1, -1, -1, -1} // not asked: tries are limited
+	table := map[string][]row{
+		"GET /healthz": both("/healthz", "", all200),
+		"GET /metrics": both("/metrics", "", all200),
+		"GET /api/{$}": append(both("/api/", "", [4]int{401, 200, 200, 200}),
+			both("/api/?cameraConfigs=true", "", [4]int{401, 403, 403, 200})...),
+		"POST /api/cameras/{$}": both("/api/cameras/", `{}`, [4]int{401, 403, 403, 400}),
+		"GET /api/cameras/{uuid}/{$}": {
+			{"/api/cameras/UUID/", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}},
+			{"/api/cameras/UUID/?cameraConfigs=true", "", [4]int{401, 403, 404, 200}, [4]int{401, 404, 403, 200}},
+		},
+		"DELETE /api/cameras/{uuid}/{$}": {{"/api/cameras/UUID/?x=1", "", [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
+		"GET /api/cameras/{uuid}/{stream}/recordings": {
+			{"/api/cameras/UUID/main/recordings", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
+		"GET /api/cameras/{uuid}/{stream}/gaps": {
+			{"/api/cameras/UUID/main/gaps", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
+		"GET /api/cameras/{uuid}/{stream}/view.mp4": {
+			{"/api/cameras/UUID/main/view.mp4?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
+		"GET /api/cameras/{uuid}/{stream}/view.mp4.txt": {
+			{"/api/cameras/UUID/main/view.mp4.txt?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
+		"GET /api/cameras/{uuid}/{stream}/view.m4s": {
+			{"/api/cameras/UUID/main/view.m4s?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
+		"GET /api/cameras/{uuid}/{stream}/view.m4s.txt": {
+			{"/api/cameras/UUID/main/view.m4s.txt?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
+		"GET /api/cameras/{uuid}/{stream}/live.m4s": { // without an upgrade; TestLiveVideoAsksWhoMay has the rest
+			{"/api/cameras/UUID/main/live.m4s", "", [4]int{426, 426, 426, 426}, [4]int{426, 426, 426, 426}}},
+		"GET /api/init/{file}": both("/api/init/1.mp4", "", [4]int{401, 200, 200, 200}),
+		"GET /api/request":     both("/api/request", "", [4]int{401, 200, 200, 200}),
+		"POST /api/login":      {{"/api/login", `{"username":"x","password":"y"}`, [4]int{401, 401, 401, 401}, unlimited}},
+		"POST /api/logout":     both("/api/logout", `{"csrf":"x"}`, [4]int{400, 400, 400, 400}),
+		"GET /api/claim":       both("/api/claim", "", [4]int{404, 404, 404, 404}),
+		"POST /api/claim":      both("/api/claim", `{}`, [4]int{404, 404, 404, 404}),
+		"GET /login":           both("/login", "", all200),
+		"POST /login":          {{"/login", "username=z&password=y", [4]int{401, 401, 401, 401}, unlimited}},
+		"POST /logout":         {}, // ends the session: TestPagesLeadIn
+		"GET /claim":           both("/claim", "", [4]int{404, 404, 404, 404}),
+		"POST /claim":          both("/claim", "code=x", [4]int{404, 404, 404, 404}),
+		"GET /api/users/{$}":   both("/api/users/", "", [4]int{401, 403, 403, 200}),
+		"POST /api/users/{$}":  both("/api/users/", `{"user":{}}`, [4]int{401, 403, 403, 400}),
+		"GET /api/users/{user}": {
+			{"/api/users/USER", "", [4]int{401, 200, 403, 200}, [4]int{401, 403, 200, 200}}},
+		"PATCH /api/users/{user}": {
+			{"/api/users/USER", `{"update":{}}`, [4]int{401, 204, 403, 204}, [4]int{401, 403, 204, 204}},
+			{"/api/users/USER", `{"update":{"permissions":{"administrator":true}}}`, [4]int{401, 403, 403, -1}, [4]int{401, 403, 403, -1}},
+			{"/api/users/USER", `{"update":{"password":"a new password"}}`, [4]int{401, 400, 403, -1}, [4]int{401, 403, 400, -1}},
+		},
+		"DELETE /api/users/{user}": {{"/api/users/USER?x=1", "", [4]int{401, 403, 403, 400}, [4]int{401, 403, 403, 400}}},
+		"GET /api/users/{user}/sessions": {
+			{"/api/users/USER/sessions", "", [4]int{401, 200, 403, 200}, [4]int{401, 403, 200, 200}}},
+		"DELETE /api/users/{user}/sessions": {
+			{"/api/users/USER/sessions?x=1", "", [4]int{401, 400, 400, 400}, [4]int{401, 400, 400, 400}}},
+		"DELETE /api/users/{user}/sessions/{session}": {
+			{"/api/users/USER/sessions/999", "", [4]int{401, 404, 403, 404}, [4]int{401, 403, 404, 404}}},
+		"POST /api/users/{user}/tokens": {
+			{"/api/users/USER/tokens", `{"name":"x","scope":[]}`, [4]int{401, 400, 403, 403}, [4]int{401, 403, 400, 403}},
+			{"/api/users/USER/tokens", `{"name":"x","scope":["administer"]}`, [4]int{401, 403, 403, 403}, [4]int{401, 403, 403, 403}},
+		},
+	}
+	g := newGuarded(t, nil)
+	for _, uuid := range g.uuids {
+		c, _ := g.store.Camera(uuid)
+		run := c.Stream("main").Begin(nil)
+		defer run.End("test over")
+		if err := (&feed{run: run, size: 100, entry: videoEntry(640, 360), began: time.Now()}).fill(50); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whos := []string{"", "A", "B", "admin"}
+	for _, route := range routes {
+		name := route.method + " " + route.pattern
+		rows, ok := table[name]
+		if !ok {
+			t.Errorf("%s has no row in this test", name)
+		}
+		delete(table, name)
+		for _, row := range rows {
+			for camera, want := range map[string][4]int{"A": row.onA, "B": row.onB} {
+				path := strings.NewReplacer("UUID", g.uuids[camera], "USER", fmt.Sprint(g.ids[camera])).Replace(row.path)
+				var headers []string
+				if strings.HasPrefix(row.body, "username=") || strings.HasPrefix(row.body, "code=") {
+					headers = []string{"Content-Type", "application/x-www-form-urlencoded"}
+				}
+				for i, who := range whos {
+					if want[i] < 0 {
+						continue
+					}
+					a := g.send(who, route.method, path, row.body, headers...)
+					if a.status != want[i] {
+						t.Errorf("%s %s as %q: %d %.100s, want %d", route.method, path, who, a.status, a.body, want[i])
+					}
+					if a.status == 404 && strings.Contains(row.path, "UUID") {
+						none := g.send(who, route.method, strings.Replace(row.path, "UUID", "00000000-0000-4000-8000-000000000000", 1), row.body)
+						if got, want := string(a.body), strings.Replace(string(none.body), "00000000-0000-4000-8000-000000000000", g.uuids[camera], 1); got != want {
+							t.Errorf("%s as %q tells a camera that is there: %q, %q", path, who, got, want)
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		t.Errorf("%s is in the table and no route", name)
+	}
+}
+
+// Lists hold what the caller may see, and no more.
+func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
+	g := newGuarded(t, nil)
+	for who, want := range map[string][]string{"A": {"Küche 1"}, "B": {"back"}, "admin": {"Küche 1", "back"}} {
+		var top topLevel
+		a := g.send(who, "GET", "/api/", "")
+		if err := json.Unmarshal(a.body, &top); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, c := range top.Cameras {
+			got = append(got, c.ShortName)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s sees %q", who, got)
+		}
+		if admin := who == "admin"; top.Permissions != (permissions{true, admin, admin, admin}) || top.User == nil || top.User.ID != g.ids[who] {
+			t.Errorf("%s: %+v, user %+v", who, top.Permissions, top.User)
+		}
+		health := string(g.send(who, "GET", "/healthz", "").body)
+		metrics := string(g.send(who, "GET", "/metrics", "").body)
+		for _, name := range []string{"Küche 1", "back"} {
+			if got, want := strings.Contains(health, "not recording: "+name), slices.Contains(want, name); got != want {
+				t.Errorf("/healthz tells %s of %s: %t", who, name, got)
+			}
+			if got, want := strings.Contains(metrics, fmt.Sprintf("camera=%q", name)), who == "admin"; got != want {
+				t.Errorf("/metrics tells %s of %s: %t", who, name, got)
+			}
+		}
+		if !strings.Contains(health, "streams: 0 of 3 record") {
+			t.Errorf("/healthz says %s", health)
+		}
+	}
+	for _, path := range []string{"/healthz", "/metrics"} {
+		if a := g.send("", "GET", path, ""); strings.Contains(string(a.body), "back") {
+			t.Errorf("%s tells nobody of cameras: %s", path, a.body)
+		}
+	}
+}
+
+// Only what claims answers while nobody has.
+func TestUnclaimedRecorderAnswersOnlyTheClaim(t *testing.T) {
+	g := unclaimedRecorder(t, nil)
+	answers := map[string]int{
+		"GET /healthz": 200, "GET /api/claim": 200, "POST /api/claim": 403, "GET /claim": 200, "POST /claim": 403,
+		"GET /login": 303, "POST /login": 401, "POST /logout": 303, "POST /api/login": 401, "POST /api/logout": 204,
+	}
+	paths := strings.NewReplacer("{$}", "", "{uuid}", g.uuid, "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1")
+	for _, route := range routes {
+		if strings.HasSuffix(route.pattern, "live.m4s") {
+			continue // 426 to everybody; see TestLiveVideoAsksWhoMay
+		}
+		want, ok := answers[route.method+" "+route.pattern]
+		if !ok {
+			want = 401
+		}
+		body, headers := `{}`, []string{}
+		if route.method == "GET" || route.method == "DELETE" {
+			body = ""
+		} else if !strings.HasPrefix(route.pattern, "/api/") {
+			body, headers = "code=x", []string{"Content-Type", "application/x-www-form-urlencoded"}
+		}
+		a := g.send("", route.method, paths.Replace(route.pattern), body, headers...)
+		if a.status != want {
+			t.Errorf("%s %s: %d %s, want %d", route.method, route.pattern, a.status, a.body, want)
+		}
+	}
+	if a := g.send("", "GET", "/", ""); a.status != 303 || a.header.Get("Location") != "/claim" {
+		t.Errorf("/: %d to %s", a.status, a.header.Get("Location"))
+	}
+	if a := g.send("", "GET", "/api/", "", "Authorization", "Bearer x"); a.status != 401 {
+		t.Errorf("with a token: %d", a.status)
+	}
+}
+
+// The pages lead in and out without a script.
+func TestPagesLeadIn(t *testing.T) {
+	g := unclaimedRecorder(t, nil)
+	form := func(who, path, body string) *answer {
+		return g.send(who, "POST", path, body, "Content-Type", "application/x-www-form-urlencoded")
+	}
+	if a := form("", "/claim", "code=wrong&username=%3Cb%3E&password=long+enough"); a.status != 403 ||
+		!strings.Contains(string(a.body), "the code is wrong") || strings.Contains(string(a.body), "<b>") || strings.Contains(string(a.body), "long enough") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	code, _ := g.users.ClaimCode()
+	a := form("", "/claim", "code="+code+"&username=owner&password=correct+horse")
+	if a.status != 303 || a.header.Get("Location") != "/" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	g.who["owner"] = g.cookie(a)
+	if a := g.send("owner", "GET", "/", ""); a.status != 200 || string(a.body) != "page" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.send("owner", "GET", "/login", ""); !strings.Contains(string(a.body), "signed in as owner") {
+		t.Errorf("%s", a.body)
+	}
+	if a := g.send("owner", "POST", "/logout", ""); a.status != 303 || !strings.Contains(a.header.Get("Set-Cookie"), "Max-Age=0") {
+		t.Errorf("%d %v", a.status, a.header)
+	}
+	for _, path := range []string{"/", "/api/"} {
+		if a := g.send("owner", "GET", path, ""); a.status != 303 && a.status != 401 {
+			t.Errorf("%s after signing out: %d", path, a.status)
+		}
+	}
+	a = form("", "/login", "username=owner&password=wrong")
+	if a.status != 401 || !strings.Contains(string(a.body), "name or password is wrong") || a.header.Get("Set-Cookie") != "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if csp := a.header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || strings.Contains(csp, "script") {
+		t.Errorf("policy: %s", csp)
+	}
+	// What a browser sends from such a page on a plain address depends on this.
+	if got := a.header.Get("Referrer-Policy"); got != "same-origin" {
+		t.Errorf("Referrer-Policy %q", got)
+	}
+	if a := form("", "/login", "username=owner&password=correct+horse"); a.status != 303 || g.cookie(a) == "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestCookie(t *testing.T) {
+	g := newGuarded(t, func(c *Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	login := fmt.Sprintf(`{"username":"owner","password":%q}`, ownerPassword)
+	plain := g.send("", "POST", "/api/login", login)
+	secure := g.send("", "POST", "/api/login", login, "X-Forwarded-Proto", "https")
+	for _, c := range []struct {
+		a    *answer
+		name string
+		more string
+	}{{plain, "s=", "; Path=/; Max-Age=2592000; HttpOnly; SameSite=Strict"}, {secure, "__Host-s=", "; Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Strict"}} {
+		got := c.a.header.Get("Set-Cookie")
+		if value, _, _ := strings.Cut(strings.TrimPrefix(got, c.name), ";"); c.a.status != 204 || len(value) != 43 || got != c.name+value+c.more {
+			t.Errorf("%d, cookie %s", c.a.status, got)
+		}
+	}
+	// The plain name does not count over TLS.
+	value := strings.TrimPrefix(g.cookie(secure), "__Host-")
+	if a := g.ask("GET", "/api/", "", "Cookie", value, "X-Forwarded-Proto", "https"); a.status != 401 {
+		t.Errorf("plain name over TLS: %d", a.status)
+	}
+	if a := g.ask("GET", "/api/", "", "Cookie", "__Host-"+value, "X-Forwarded-Proto", "https"); a.status != 200 {
+		t.Errorf("over TLS: %d", a.status)
+	}
+	// Signing in again ends the session that was.
+	g.who["x"] = g.cookie(plain)
+	next := g.send("x", "POST", "/api/login", login)
+	if a := g.send("x", "GET", "/api/", ""); next.status != 204 || a.status != 401 {
+		t.Errorf("%d, the old session: %d", next.status, a.status)
+	}
+	// So does a change of the own password, with a new cookie.
+	g.who["x"] = g.cookie(next)
+	wrong := g.send("x", "PATCH", "/api/users/1", `{"update":{"password":"a new password"},"precondition":{"password":"wrong"}}`)
+	change := g.send("x", "PATCH", "/api/users/1", fmt.Sprintf(`{"update":{"password":"a new password"},"precondition":{"password":%q}}`, ownerPassword))
+	if a := g.send("x", "GET", "/api/", ""); wrong.status != 412 || change.status != 204 || a.status != 401 {
+		t.Errorf("%d, %d, the old session: %d", wrong.status, change.status, a.status)
+	}
+	g.who["x"] = g.cookie(change)
+	var top topLevel
+	a := g.send("x", "GET", "/api/", "")
+	if err := json.Unmarshal(a.body, &top); err != nil || top.User.Session.CSRF == "" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if a := g.send("x", "POST", "/api/logout", fmt.Sprintf(`{"csrf":%q}`, top.User.Session.CSRF)); a.status != 204 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.send("x", "GET", "/api/", ""); a.status != 401 {
+		t.Errorf("signed out: %d", a.status)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	g := newGuarded(t, nil)
+	a := g.send("B", "POST", fmt.Sprintf("/api/users/%d/tokens", g.ids["B"]), `{"name":"script","scope":["live"],"days":3}`)
+	var made struct {
+		ID    int32
+		Token string
+	}
+	if err := json.Unmarshal(a.body, &made); err != nil || a.status != 201 || made.Token == "" || a.header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for path, want := range map[string]int{
+		"/api/": 200, "/api/cameras/" + g.uuids["B"] + "/": 200, "/api/cameras/" + g.uuids["A"] + "/": 404,
+		"/api/cameras/" + g.uuids["B"] + "/main/recordings": 403, fmt.Sprintf("/api/users/%d/sessions", g.ids["B"]): 403,
+	} {
+		if a := g.ask("GET", path, "", "Authorization", "Bearer "+made.Token); a.status != want {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	for _, h := range []string{"Basic " + made.Token, "Bearer x", "Bearer", made.Token, "Bearer " + strings.TrimPrefix(g.who["B"], "s=")} {
+		if a := g.send("B", "GET", "/api/", "", "Authorization", h); a.status != 401 {
+			t.Errorf("%s: %d", h, a.status)
+		}
+	}
+	list := g.send("B", "GET", fmt.Sprintf("/api/users/%d/sessions", g.ids["B"]), "")
+	if s := string(list.body); !strings.Contains(s, `"name":"script","scope":["live"]`) || !strings.Contains(s, `"current":true`) || strings.Contains(s, made.Token) {
+		t.Errorf("list: %s", s)
+	}
+	if a := g.send("B", "DELETE", fmt.Sprintf("/api/users/%d/sessions/%d", g.ids["B"], made.ID), ""); a.status != 204 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.ask("GET", "/api/", "", "Authorization", "Bearer "+made.Token); a.status != 401 {
+		t.Errorf("revoked: %d", a.status)
+	}
+	if a := g.send("admin", "DELETE", fmt.Sprintf("/api/users/%d/sessions", g.ids["B"]), ""); a.status != 204 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.send("B", "GET", "/api/", ""); a.status != 401 {
+		t.Errorf("all revoked: %d", a.status)
+	}
+}
+
+// watch opens live video and returns the first message, and then the last.
+func (g *guarded) watch(who, camera string, meanwhile func()) (first, last string) {
+	g.Helper()
+	ctx, cancel := context.WithTimeout(g.Context(), time.Minute)
+	defer cancel()
+	h := make(http.Header)
+	if g.who[who] != "" {
+		h.Set("Cookie", g.who[who])
+	}
+	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.server.URL, "http")+"/api/cameras/"+g.uuids[camera]+"/main/live.m4s",
+		&websocket.DialOptions{HTTPHeader: h})
+	if err != nil {
+		g.Fatal(err)
+	}
+	defer c.CloseNow()
+	for {
+		typ, b, err := c.Read(ctx)
+		if err != nil {
+			return first, last
+		}
+		if last = string(b); typ == websocket.MessageBinary {
+			last = "picture"
+		}
+		if first == "" {
+			first = last
+			if meanwhile == nil {
+				return first, last
+			}
+			meanwhile()
+		}
+	}
+}
+
+func TestLiveVideoAsksWhoMay(t *testing.T) {
+	g := newGuarded(t, nil)
+	for _, uuid := range g.uuids {
+		c, _ := g.store.Camera(uuid)
+		run := c.Stream("main").Begin(nil)
+		defer run.End("test over")
+		if err := (&feed{run: run, size: 100, entry: videoEntry(640, 360), began: time.Now()}).fill(50); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ who, camera, want string }{
+		{"", "A", "open /login"}, {"", "B", "open /login"}, {"A", "A", "picture"}, {"A", "B", "there is no camera"},
+		{"B", "A", "there is no camera"}, {"B", "B", "picture"}, {"admin", "A", "picture"}, {"admin", "B", "picture"},
+	} {
+		if first, _ := g.watch(c.who, c.camera, nil); !strings.Contains(first, c.want) {
+			t.Errorf("%q watches %s: %s", c.who, c.camera, first)
+		}
+	}
+	// It ends at once when the session does, and when rights change.
+	for _, end := range []struct{ method, path, body string }{
+		{"PATCH", "/api/users/%d", `{"update":{"permissions":{"cameras":{}}}}`},
+		{"DELETE", "/api/users/%d/sessions", ""},
+		{"DELETE", "/api/users/%d", ""},
+	} {
+		who := "A"
+		if end.body == "" {
+			who = "B"
+		}
+		if end.path == "/api/users/%d" && end.body == "" {
+			g.who["B"] = g.cookie(g.send("", "POST", "/api/login", `{"username":"of B","password":"password of B"}`))
+		}
+		first, last := g.watch(who, who, func() {
+			if a := g.send("admin", end.method, fmt.Sprintf(end.path, g.ids[who]), end.body); a.status != 204 {
+				t.Errorf("%+v: %d %s", end, a.status, a.body)
+			}
+		})
+		if first != "picture" || !strings.Contains(last, "the session has ended") {
+			t.Errorf("%+v: first %.50s, last %.50s", end, first, last)
+		}
+	}
+}
+
+func TestHostsThatAreOurs(t *testing.T) {
+	g := newGuarded(t, func(c *Config) { c.Hosts = []string{"nvr.example.org"} })
+	h := g.server.Config.Handler
+	s := &server{Config: Config{Hosts: []string{"nvr.example.org"}}, hostName: "holdfast"}
+	for host, want := range map[string]bool{
+		"": true, "localhost": true, "localhost:8080": true, "LOCALHOST": true, "192.0.2.1": true, "192.0.2.1:80": true, "[::1]:8080": true, "[::1]": true,
+		"[fe80::1%25eth0]:80": true, "holdfast": true, "Holdfast.local.": true, "holdfast.lan:80": true, "nvr.example.org": true, "NVR.example.org:443": true,
+		"evil.com": false, "holdfast.evil.com": false, "localhost.evil.com": false, "example.org": false, "192.0.2.1.evil.com": false, "holdfast.box": false,
+		"x.local": false, "a:b:c": false, "0x7f.1": false,
+	} {
+		if got := s.ours(host); got != want {
+			t.Errorf("%q is ours: %t", host, got)
+		}
+	}
+	for host, want := range map[string]int{"evil.com": 421, "nvr.example.org": 200} {
+		for _, path := range []string{"/healthz", "/login"} {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest("GET", path, nil)
+			r.Host = host
+			if h.ServeHTTP(w, r); w.Code != want {
+				t.Errorf("%s of %s: %d", path, host, w.Code)
+			}
+		}
+	}
+}
+
+func TestPeerIsWhoCalls(t *testing.T) {
+	s := &server{Config: Config{Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("::1/128")}}}
+	for _, c := range []struct {
+		remote, forwarded, proto string
+		address                  string
+		secure                   bool
+	}{
+		{"192.0.2.1:1", "", "", "192.0.2.1", false},
+		{"192.0.2.1:1", "198.51.100.1", "https", "192.0.2.1", false}, // none of ours
+		{"10.0.0.1:1", "198.51.100.1", "https", "198.51.100.1", true},
+		{"10.0.0.1:1", "6.6.6.6, 198.51.100.1, 10.0.0.2", "http, https", "198.51.100.1", true},
+		{"[::1]:1", "::ffff:198.51.100.1", "https, http", "198.51.100.1", false},
+		{"10.0.0.1:1", "6.6.6.6, nonsense", "", "10.0.0.1", false},
+		{"10.0.0.1:1", "", "", "10.0.0.1", false},
+		{"10.0.0.1:1", "10.0.0.2, 10.0.0.3", "", "10.0.0.2", false},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = c.remote
+		if c.forwarded != "" {
+			r.Header.Set("X-Forwarded-For", c.forwarded)
+		}
+		if c.proto != "" {
+			r.Header.Set("X-Forwarded-Proto", c.proto)
+		}
+		r.Header.Set("Forwarded", "for=6.6.6.6;proto=https")
+		if p, secure := s.peer(r); p.Address != c.address || secure != c.secure {
+			t.Errorf("%+v: %s, %t", c, p.Address, secure)
+		}
+	}
+}
+
+// What browsers send for other sites changes nothing, with or without users.
+func TestOtherSitesDoNotActForUsers(t *testing.T) {
+	g := newGuarded(t, nil)
+	for _, path := range []string{"/login", "/logout", "/api/logout", "/api/login", "/api/users/", "/api/cameras/"} {
+		for _, h := range [][]string{{"Origin", "http://evil.com"}, {"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}} {
+			if a := g.send("admin", "POST", path, `{}`, h...); a.status != 403 {
+				t.Errorf("%s with %q: %d %s", path, h, a.status, a.body)
+			}
+		}
+	}
+	if a := g.send("admin", "GET", "/api/", ""); a.status != 200 {
+		t.Errorf("signed out by another site: %d", a.status)
+	}
+}
+
+// Where everybody may look, users can still do more.
+func TestUsersBesideEverybody(t *testing.T) {
+	r := newRecorder(t, "view")
+	users, err := access.Open(t.Context(), access.Config{DB: r.store.Database(), Everybody: Everybody("view"), Claim: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer users.Close()
+	r.server.Config.Handler = New(Config{Store: r.store, Access: users, Anonymous: "view"})
+	g := &guarded{recorder: r, users: users}
+	if a := g.send("", "GET", "/api/", ""); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.send("", "GET", "/api/?cameraConfigs=true", ""); a.status != 403 || !strings.Contains(string(a.body), "-allow-anonymous admin") {
+		t.Errorf("without users: %d %s", a.status, a.body)
+	}
+	if a := g.send("", "GET", "/api/claim", ""); a.status != 404 {
+		t.Errorf("claim: %d", a.status)
+	}
+	name := "owner"
+	if _, err := users.AddUser(t.Context(), access.Nobody(access.Admin), access.UserChange{Name: &name}); err != nil {
+		t.Fatal(err)
+	}
+	if a := g.send("", "GET", "/api/?cameraConfigs=true", ""); a.status != 401 {
+		t.Errorf("with users: %d %s", a.status, a.body)
+	}
+}
+
+func TestTooManyTriesAreToldWhenToComeBack(t *testing.T) {
+	g := newGuarded(t, nil)
+	for range 100 {
+		a := g.send("", "POST", "/api/login", `{"username":"nobody","password":"x"}`)
+		if a.status == 401 {
+			continue
+		}
+		if a.status != 429 || a.header.Get("Retry-After") == "" {
+			t.Errorf("%d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
+		}
+		return
+	}
+	t.Error("there is no limit")
+}

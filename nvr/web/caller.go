@@ -1,0 +1,216 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast/nvr/access"
+	"holdfast/nvr/store"
+)
+
+// caller is who sent a request, and from where.
+type caller struct {
+	access.Subject
+	peer   access.Peer
+	secure bool   // over TLS, as far as the browser is concerned
+	secret string // of the session's cookie
+}
+
+type callerKey struct{}
+
+// callerOf returns the caller of a request.
+func callerOf(r *http.Request) *caller {
+	return r.Context().Value(callerKey{}).(*caller)
+}
+
+// identify finds out who sends a request. A cookie that lets nobody in is as
+// none, a token that does not is refused.
+func (s *server) identify(r *http.Request) (*caller, error) {
+	c := &caller{}
+	c.peer, c.secure = s.peer(r)
+	if s.Access == nil {
+		c.Subject = access.Nobody(Everybody(s.Anonymous))
+		return c, nil
+	}
+	c.Subject = s.Access.Nobody()
+	if h := r.Header.Get("Authorization"); h != "" {
+		scheme, token, _ := strings.Cut(h, " ")
+		subject, ok := s.Access.Token(strings.TrimSpace(token), c.peer)
+		if !ok || !strings.EqualFold(scheme, "Bearer") {
+			return c, &httpError{http.StatusUnauthorized, "Authorization has no token that lets anybody in"}
+		}
+		c.Subject = subject
+		return c, nil
+	}
+	if cookie, err := r.Cookie(cookieName(c.secure)); err == nil {
+		if subject, ok := s.Access.Session(cookie.Value, c.peer); ok {
+			c.Subject, c.secret = subject, cookie.Value
+		}
+	}
+	return c, nil
+}
+
+// peer is where a request comes from. What a proxy says of that counts only when
+// it is one of ours.
+func (s *server) peer(r *http.Request) (p access.Peer, secure bool) {
+	p.Agent, secure = r.UserAgent(), r.TLS != nil
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	p.Address = host
+	if !s.isProxy(host) {
+		return p, secure
+	}
+	// Each proxy adds where its request came from; the first that is none of ours
+	// is the caller, and what stands before it may be the caller's invention.
+	for _, v := range slices.Backward(strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")) {
+		a, err := netip.ParseAddr(strings.TrimSpace(v))
+		if err != nil {
+			break
+		}
+		if p.Address = a.Unmap().String(); !s.isProxy(p.Address) {
+			break
+		}
+	}
+	if v := r.Header.Values("X-Forwarded-Proto"); len(v) > 0 {
+		last := v[len(v)-1]
+		secure = strings.EqualFold(strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:]), "https")
+	}
+	return p, secure
+}
+
+func (s *server) isProxy(address string) bool {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(s.Proxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap().WithZone("")) })
+}
+
+// privateDomains cannot be had by anybody on the Internet (RFC 6762, RFC 8375,
+// and names that were set aside or withheld), so no page of a stranger has such
+// a name.
+var privateDomains = []string{"local", "lan", "home", "internal", "home.arpa", "localdomain"}
+
+// ours reports whether a request means this recorder by its Host. A page of a
+// stranger may have its own name lead here (DNS rebinding): then its scripts are
+// of the same origin as our answers, and only the name tells.
+func (s *server) ours(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if host == "" || host == "localhost" {
+		return true // HTTP/1.0 has none; browsers always send one
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return true
+	}
+	first, domain, dotted := strings.Cut(host, ".")
+	if strings.EqualFold(first, s.hostName) && (!dotted || slices.Contains(privateDomains, domain)) {
+		return true
+	}
+	return slices.ContainsFunc(s.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+}
+
+// guard stands before all routes: it refuses what does not mean this recorder,
+// and says who calls.
+func (s *server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.ours(r.Host) {
+			text := fmt.Sprintf("this recorder does not go by the name %.100q: use its address, or %q", r.Host, s.hostName+".local")
+			if s.Machine == nil { // where people give flags
+				text += ", or start it with -host and the name"
+			}
+			s.fail(w, r, &httpError{http.StatusMisdirectedRequest, text})
+			return
+		}
+		c, err := s.identify(r)
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// may decides whether the caller may do a thing with a camera, or with camera 0
+// with the recorder as a whole. There is no second place: package access says
+// yes or no, and here it gets its words.
+func (s *server) may(r *http.Request, a access.Action, camera int32) error {
+	c := callerOf(r)
+	switch {
+	case c.May(a, camera):
+		return nil
+	case s.Access != nil && s.Access.Unclaimed():
+		return &httpError{http.StatusUnauthorized, "this recorder has no owner yet: open /claim in a browser, " +
+			"with the code that it shows on its console"}
+	case c.UserID != 0:
+		return &httpError{http.StatusForbidden, "you may not do this as " + c.Name}
+	case s.Access != nil && (s.Anonymous == "" || s.Access.HasUsers()):
+		return &httpError{http.StatusUnauthorized, "nobody has signed in, or not lately: open /login"}
+	case s.Anonymous == "":
+		return &httpError{http.StatusUnauthorized, "nobody can sign in yet, and this recorder was not told to serve everybody: " +
+			"start it with -allow-anonymous view (see everything) or -allow-anonymous admin (change cameras too)"}
+	}
+	return &httpError{http.StatusForbidden, "this recorder lets everybody look and nobody change cameras: " +
+		"start it with -allow-anonymous admin to change them"}
+}
+
+// decide loads the camera that the path names, if it names one, and decides
+// whether the caller may do a thing with it. Of a camera that the caller has no
+// right to, it says what it says of one that is not there.
+func (s *server) decide(r *http.Request, a access.Action) (*store.Camera, error) {
+	uuid := r.PathValue("uuid")
+	if uuid == "" {
+		return nil, s.may(r, a, 0)
+	}
+	if err := s.may(r, access.LookAround, 0); err != nil {
+		return nil, err
+	}
+	c, ok := s.Store.Camera(uuid)
+	if !ok || !callerOf(r).May(access.LookAround, c.ID) {
+		return nil, &httpError{http.StatusNotFound, fmt.Sprintf("there is no camera %q", uuid)}
+	}
+	return c, s.may(r, a, c.ID)
+}
+
+// Everybody is what -allow-anonymous gives to everybody.
+func Everybody(anonymous string) access.Rights {
+	switch anonymous {
+	case "view":
+		return access.Watching
+	case "admin":
+		return access.Watching | access.Admin
+	}
+	return 0
+}
+
+// stillEvery is how often somebody who watches live video is asked for anew.
+const stillEvery = time.Minute
+
+var errSignedOut error = &httpError{http.StatusUnauthorized, "the session has ended, or its user may other things now: sign in again"}
+
+// still returns a function that says whether the caller is who it was; it looks
+// once in stillEvery.
+func (s *server) still(r *http.Request) func() error {
+	c, looked := callerOf(r), time.Now()
+	return func() error {
+		if s.Access == nil || time.Since(looked) < stillEvery {
+			return nil
+		}
+		looked = time.Now()
+		if !s.Access.Still(c.Subject, c.peer) {
+			return errSignedOut
+		}
+		return nil
+	}
+}

@@ -1,0 +1,324 @@
+package web
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"holdfast/nvr/access"
+	"holdfast/nvr/media"
+)
+
+// userJSON is a user as the dialect has it.
+type userJSON struct {
+	ID   int32      `json:"id"`
+	User userSubset `json:"user"`
+}
+
+type userSubset struct {
+	Username    string          `json:"username"`
+	Disabled    bool            `json:"disabled"`
+	Password    *string         `json:"password"` // censored; null: none
+	Permissions userPermissions `json:"permissions"`
+}
+
+// userPermissions are what a user may: everything, or what is listed of all
+// cameras and beside that of some, by their uuid.
+type userPermissions struct {
+	Administrator bool                `json:"administrator"`
+	AllCameras    []string            `json:"allCameras"`
+	Cameras       map[string][]string `json:"cameras"`
+}
+
+const censored = "(censored)"
+
+func (s *server) userJSON(u *access.User) userJSON {
+	out := userJSON{u.ID, userSubset{
+		Username: u.Name, Disabled: u.Disabled,
+		Permissions: userPermissions{u.Admin, u.Rights.Names(), make(map[string][]string)},
+	}}
+	if u.Password {
+		out.User.Password = new(censored)
+	}
+	for _, c := range s.Store.Cameras() {
+		if r := u.Cameras[c.ID]; r != 0 {
+			out.User.Permissions.Cameras[c.UUID] = r.Names()
+		}
+	}
+	return out
+}
+
+// userChange is what a body says of a user; what it leaves out stays.
+type userChange struct {
+	Username    *string `json:"username"`
+	Disabled    *bool   `json:"disabled"`
+	Password    *string `json:"password"`
+	Permissions *struct {
+		Administrator *bool                `json:"administrator"`
+		AllCameras    *[]string            `json:"allCameras"`
+		Cameras       *map[string][]string `json:"cameras"`
+	} `json:"permissions"`
+}
+
+func (s *server) userChange(in *userChange) (c access.UserChange, err error) {
+	c = access.UserChange{Name: in.Username, Disabled: in.Disabled, Password: in.Password}
+	p := in.Permissions
+	if p == nil {
+		return c, nil
+	}
+	c.Admin = p.Administrator
+	if p.AllCameras != nil {
+		r, err := access.ParseRights(*p.AllCameras)
+		if err != nil {
+			return c, err
+		}
+		c.Rights = &r
+	}
+	if p.Cameras != nil {
+		c.Cameras = make(map[int32]access.Rights)
+		for uuid, names := range *p.Cameras {
+			cam, ok := s.Store.Camera(uuid)
+			if !ok {
+				return c, badRequest("permissions.cameras: there is no camera %q", uuid)
+			}
+			if c.Cameras[cam.ID], err = access.ParseRights(names); err != nil {
+				return c, err
+			}
+		}
+	}
+	return c, nil
+}
+
+// pathID reads an id of the path.
+func pathID(r *http.Request, name string) (int32, error) {
+	n, err := strconv.ParseInt(r.PathValue(name), 10, 32)
+	if err != nil || n <= 0 {
+		return 0, access.ErrNotFound
+	}
+	return int32(n), nil
+}
+
+func (s *server) listUsers(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	users, err := s.Access.Users(callerOf(r).Subject)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		Users []userJSON `json:"users"`
+	}{[]userJSON{}}
+	for i := range users {
+		out.Users = append(out.Users, s.userJSON(&users[i]))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *server) addUser(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		CSRF string     `json:"csrf"`
+		User userChange `json:"user"`
+	}
+	c, err := readSigned(w, r, &in, &in.CSRF)
+	if err != nil {
+		return err
+	}
+	change, err := s.userChange(&in.User)
+	if err != nil {
+		return err
+	}
+	id, err := s.Access.AddUser(r.Context(), c.Subject, change)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/api/users/"+strconv.Itoa(int(id)))
+	return writeJSON(w, http.StatusCreated, map[string]int32{"id": id})
+}
+
+func (s *server) oneUser(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	id, err := pathID(r, "user")
+	if err != nil {
+		return err
+	}
+	u, err := s.Access.User(callerOf(r).Subject, id)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, s.userJSON(&u).User)
+}
+
+func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		CSRF         string     `json:"csrf"`
+		Update       userChange `json:"update"`
+		Precondition struct {
+			Password *string `json:"password"`
+		} `json:"precondition"`
+	}
+	id, err := pathID(r, "user")
+	if err != nil {
+		return err
+	}
+	c, err := readSigned(w, r, &in, &in.CSRF)
+	if err != nil {
+		return err
+	}
+	change, err := s.userChange(&in.Update)
+	if err != nil {
+		return err
+	}
+	change.Old = in.Precondition.Password
+	secret, err := s.Access.ChangeUser(r.Context(), c.Subject, id, change, c.peer)
+	if err == access.ErrDenied {
+		return &httpError{http.StatusPreconditionFailed, "precondition.password is not the password until now"}
+	}
+	if err != nil {
+		return err
+	}
+	if secret != "" {
+		setCookie(w, c, secret)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) deleteUser(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	id, err := pathID(r, "user")
+	if err == nil {
+		err = s.Access.DeleteUser(r.Context(), callerOf(r).Subject, id)
+	}
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+type sessionJSON struct {
+	ID      int32      `json:"id"`
+	Kind    string     `json:"kind"` // session or token
+	Current bool       `json:"current,omitempty"`
+	Name    string     `json:"name,omitempty"`
+	Scope   []string   `json:"scope,omitempty"`
+	Created media.Time `json:"createdTime90k"`
+	Expires media.Time `json:"expiresTime90k,omitempty"`
+	From    peerJSON   `json:"createdFrom"`
+	Used    media.Time `json:"lastUsedTime90k,omitempty"`
+	UsedBy  peerJSON   `json:"lastUsedFrom"`
+	Uses    int64      `json:"uses"`
+}
+
+type peerJSON struct {
+	Address string `json:"address"`
+	Agent   string `json:"userAgent"`
+}
+
+func (s *server) listSessions(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	user, err := pathID(r, "user")
+	if err != nil {
+		return err
+	}
+	c := callerOf(r)
+	list, err := s.Access.Sessions(c.Subject, user)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		Sessions []sessionJSON `json:"sessions"`
+	}{[]sessionJSON{}}
+	for _, i := range list {
+		j := sessionJSON{
+			ID: i.ID, Kind: "session", Current: i.ID == c.SessionID, Name: i.Name, Created: i.Created, Expires: i.Expires,
+			From: peerJSON(i.CreatedFrom), Used: i.Used, UsedBy: peerJSON(i.UsedFrom), Uses: i.Uses,
+		}
+		if i.Token {
+			j.Kind, j.Scope = "token", i.Scope.Names()
+		}
+		out.Sessions = append(out.Sessions, j)
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// revoke ends one session or token, or all of a user where the path names none.
+func (s *server) revoke(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	user, err := pathID(r, "user")
+	session := int32(0)
+	if err == nil && r.PathValue("session") != "" {
+		session, err = pathID(r, "session")
+	}
+	if err == nil {
+		err = s.Access.Revoke(r.Context(), callerOf(r).Subject, user, session)
+	}
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) addToken(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		CSRF  string   `json:"csrf"`
+		Name  string   `json:"name"`
+		Scope []string `json:"scope"`
+		Days  int      `json:"days"`
+	}
+	user, err := pathID(r, "user")
+	if err != nil {
+		return err
+	}
+	c, err := readSigned(w, r, &in, &in.CSRF)
+	if err != nil {
+		return err
+	}
+	if c.UserID != user {
+		return access.ErrForbidden // a token is of who makes it
+	}
+	scope, err := access.ParseRights(in.Scope)
+	if err != nil {
+		return err
+	}
+	const mostDays = 36500
+	if in.Days < 0 || in.Days > mostDays {
+		return badRequest("days is %d, not 0 to %d", in.Days, mostDays)
+	}
+	id, secret, err := s.Access.AddToken(r.Context(), c.Subject, in.Name, scope, time.Duration(in.Days)*24*time.Hour, c.peer)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return writeJSON(w, http.StatusCreated, map[string]any{"id": id, "token": secret})
+}
+
+// callerJSON is the user of GET /api/.
+type callerJSON struct {
+	ID      int32  `json:"id"`
+	Name    string `json:"name"`
+	Session struct {
+		CSRF string `json:"csrf,omitempty"`
+	} `json:"session"`
+}
+
+func userOfCaller(c *caller) *callerJSON {
+	if c.UserID == 0 {
+		return nil
+	}
+	out := &callerJSON{ID: c.UserID, Name: c.Name}
+	if c.secret != "" {
+		out.Session.CSRF = c.csrf()
+	}
+	return out
+}
