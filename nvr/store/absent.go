@@ -118,7 +118,7 @@ func (d *directory) open(ctx context.Context) error {
 	d.mu.Unlock()
 	d.uuid = m.DirUUID
 	if sp, ok := d.askRoom(disk); ok {
-		d.blockSize = sp.BlockSize
+		d.blockSize.Store(sp.BlockSize)
 	}
 	if err := s.db.CompleteOpen(ctx, s.open.ID, d.id); err != nil {
 		return s.verdict(err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/nvr/media"
@@ -31,7 +32,7 @@ type directory struct {
 	id        int32
 	uuid      string
 	path      string
-	blockSize int64
+	blockSize atomic.Int64 // of the file system; 0: not asked yet
 
 	files map[int64]*writeFile // open for writing, by recording
 

@@ -403,7 +403,8 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 	// be opened anew when its disk was away.
 	found := st.found()
 	st.mu.Unlock()
-	found.dir = &directory{store: s, id: d.id, path: d.path, blockSize: d.blockSize, dir: disk}
+	found.dir = &directory{store: s, id: d.id, path: d.path, dir: disk}
+	found.dir.blockSize.Store(d.blockSize.Load())
 	found.nextNo, found.cumMedia, found.cumRuns = a.from, a.media, a.runs
 	if err := a.look(ctx, d, disk, end); err != nil {
 		return 0, err

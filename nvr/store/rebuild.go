@@ -612,8 +612,10 @@ func (r *rebuilder) read(st *rebuiltStream, f rebuiltFile, no int32) (*readFile,
 		return nil, fmt.Errorf("it was written under open %d with uuid %s, others under %s", a.OpenID, a.OpenUUID, open.UUID)
 	}
 	r.noteAnchor(a)
+	dir := &directory{id: f.dir.row.ID}
+	dir.blockSize.Store(f.dir.block)
 	rec := &recording{
-		st: &Stream{store: r.s, id: a.StreamID, dir: &directory{id: f.dir.row.ID, blockSize: f.dir.block}},
+		st: &Stream{store: r.s, id: a.StreamID, dir: dir},
 		no: no, recovered: true, created: true, sealed: true, settled: true,
 	}
 	if err := rec.restore(r.s, sf); err != nil {

@@ -330,7 +330,7 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 		}
 		d.dir = disk
 		if sp, ok := d.askRoom(d.dir); ok {
-			d.blockSize = sp.BlockSize
+			d.blockSize.Store(sp.BlockSize)
 		}
 		metas[d] = m
 		ready = append(ready, row.ID)

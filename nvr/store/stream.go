@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"math/bits"
 	"slices"
@@ -389,8 +390,8 @@ func (st *Stream) nextRotation(start media.Time) media.Time {
 // blocks rounds a file's size up to whole file system blocks (R28).
 func (st *Stream) blocks(size int64) int64 {
 	b := int64(4096)
-	if st.dir != nil && st.dir.blockSize > 0 {
-		b = st.dir.blockSize
+	if st.dir != nil {
+		b = cmp.Or(st.dir.blockSize.Load(), b)
 	}
 	return (size + b - 1) / b * b
 }

@@ -497,6 +497,33 @@ func TestTwoRealMinutesAreRecordedWhole(t *testing.T) {
 	}
 }
 
+// What is left beside a lost database is a recorder's: the start restores it. A
+// directory of something else is left alone.
+func TestDirectoryOfALostDatabaseIsOurs(t *testing.T) {
+	for _, tt := range []struct {
+		holds   []string
+		foreign string
+	}{
+		{nil, ""},
+		{[]string{"lost+found"}, ""},
+		{[]string{"sample"}, ""},
+		{[]string{"sample-dirs", "db.lock", "db-wal", "db.ballast"}, ""},
+		{[]string{"db", "anything"}, ""},
+		{[]string{"sample", "photos"}, "photos"},
+	} {
+		dir := t.TempDir()
+		for _, name := range tt.holds {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := refuseForeign(dir)
+		if (err != nil) != (tt.foreign != "") || err != nil && !strings.Contains(err.Error(), "holds "+tt.foreign) {
+			t.Errorf("%q: %v", tt.holds, err)
+		}
+	}
+}
+
 // Wrong input gives one line that names the thing.
 func TestWrongInputIsNamed(t *testing.T) {
 	dir := t.TempDir()

@@ -239,7 +239,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == "db":
 			return nil
-		case name == "lost+found", name == "sample", strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
+		case name == "lost+found", name == "sample", name == "sample-dirs", strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
 		case foreign == "":
 			foreign = name
 		}
