@@ -220,8 +220,8 @@ var scenarios = []scenario{
 		}
 		both.Wait()
 	}, live: func(l *life) {
-		if n := strings.Count(l.log.String(), "upgraded database"); n != 1 {
-			l.Errorf("the database was upgraded %d times", n)
+		if n := strings.Count(l.log.String(), "upgraded database"); n != 2 {
+			l.Errorf("the database was upgraded by %d versions", n)
 		}
 		var old, kept, making int
 		for _, m := range l.moments {

@@ -312,6 +312,7 @@ func (f *dbFiles) version1(t *testing.T) *dbFiles {
 	}
 	p.SetMaxOpenConns(1)
 	for _, q := range []string{
+		`DROP TABLE user_camera`, `DROP TABLE user_session`, `DROP TABLE user`, // version 3
 		`DROP TABLE span`, `DROP TABLE gap`,
 		`ALTER TABLE stream DROP COLUMN retain_days`, `ALTER TABLE stream DROP COLUMN owed_from_90k`,
 		`DELETE FROM version WHERE id > 1`, `INSERT OR IGNORE INTO version (id, unix_time, notes) VALUES (1, 0, 'first')`,

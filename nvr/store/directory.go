@@ -296,15 +296,18 @@ func (d *directory) write(paused bool) error {
 			failed = err
 		}
 	}
-	entries := false // a new file's entry in the directory is not durable yet
-	var written []*work
-	var behind *Stream // one of its files was not written: those behind it wait
+	entries := false           // a new file's entry in the directory is not durable yet
+	var there, written []*work // files that are there; those that took what there is
+	var behind *Stream         // one of its files was not written: those behind it wait
 	for _, w := range jobs {
 		if w.rec.st == behind || !w.begin() {
 			continue
 		}
 		created, err := d.append(w)
 		entries = entries || created
+		if created {
+			there = append(there, w) // whatever it took
+		}
 		if errors.Is(err, fs.ErrExist) {
 			d.yield(w, err)
 		} else if err != nil {
@@ -326,7 +329,7 @@ func (d *directory) write(paused bool) error {
 			written = append(written, w)
 		}
 	}
-	var good, dirty, there []*work
+	var good, dirty []*work
 	var files []sampledir.File
 	for _, w := range written {
 		f := d.files[w.rec.id()]
