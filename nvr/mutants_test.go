@@ -653,6 +653,12 @@ var mutants = []mutant{{
 	new:    "if b, ok := left.R.(*body); ok && b.err != nil {",
 	test:   "TestVideoGoesFromFileToSocket",
 }, {
+	breaks: "a sample file is closed while it is read",
+	file:   "nvr/web/send.go",
+	old:    "\tb.mu.Lock()\n\tdefer b.mu.Unlock()\n\treturn cmp.Or(",
+	new:    "\treturn cmp.Or(",
+	test:   "TestEndOfAnAnswerWaitsForWhoReads",
+}, {
 	breaks: "a date passes for a version of a file",
 	file:   "nvr/web/view.go",
 	old:    "!strings.HasPrefix(tag, `\"`) {",

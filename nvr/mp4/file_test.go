@@ -892,14 +892,55 @@ func TestSamplesGoFromFileToWriter(t *testing.T) {
 	rd := f.NewReader()
 	defer rd.Close()
 	var w fromFile
-	if _, err := rd.WriteTo(&w); err != nil {
+	if _, err := rd.CopyN(&w, f.Size()); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(w.Bytes(), contents(t, f)) {
-		t.Error("WriteTo and Read differ")
+		t.Error("CopyN and Read differ")
 	}
 	if w.files != 6 { // a piece for each fragment
 		t.Errorf("%d pieces came from a file, want 6", w.files)
+	}
+}
+
+// What reads on when the reader was closed gets no bytes and opens no file that
+// nobody would close.
+func TestReaderEndsWithClose(t *testing.T) {
+	var c counters
+	_, r := recordings(t, seeded(t, 31), 2, shape{fragments: 2, frames: 4, gop: 1}, &c)
+	opened := 0
+	for i := range r {
+		open := r[i].Open
+		r[i].Open = func() (Payload, error) { opened++; return open() }
+	}
+	f := mustNew(t, []Segment{whole(r[0]), whole(r[1])}, Options{})
+	rd := f.NewReader()
+	var last [1]byte
+	for _, at := range []int64{0, f.Size() - 1} {
+		if _, err := rd.Seek(at, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rd.Read(last[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rd.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := opened
+	for _, at := range []int64{0, f.Size() - 1} {
+		if _, err := rd.Seek(at, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := rd.Read(last[:]); n != 0 || !errors.Is(err, os.ErrClosed) {
+			t.Errorf("Read at %d after Close: %d bytes, %v", at, n, err)
+		}
+		if n, err := rd.CopyN(io.Discard, 1); n != 0 || !errors.Is(err, os.ErrClosed) {
+			t.Errorf("CopyN at %d after Close: %d bytes, %v", at, n, err)
+		}
+	}
+	if err := rd.Close(); err != nil || opened != before {
+		t.Errorf("closed twice: %v; %d files opened after Close", err, opened-before)
 	}
 }
 

@@ -14,8 +14,9 @@ import (
 // to one goroutine at a time. It holds one sample file open, the indexes of a
 // few recordings and one piece of a table, however long the file is.
 type Reader struct {
-	f   *File
-	pos int64
+	f      *File
+	pos    int64
+	closed bool
 
 	column  []int32 // of a sample index, for the block that is made
 	block   []byte  // the part of a table made last
@@ -40,8 +41,14 @@ type Reader struct {
 // NewReader returns a reader at the start of the file. It has to be closed.
 func (f *File) NewReader() *Reader { return &Reader{f: f, piecesSeg: -1} }
 
-// Close closes the sample file that is open.
+// Close ends the use of the reader: what is read after it is os.ErrClosed.
 func (r *Reader) Close() error {
+	r.closed = true
+	return r.closePayload()
+}
+
+// closePayload closes the sample file that is open.
+func (r *Reader) closePayload() error {
 	if r.payload == nil {
 		return nil
 	}
@@ -96,11 +103,6 @@ func (r *Reader) Read(p []byte) (n int, err error) {
 		return 0, io.EOF
 	}
 	return n, nil
-}
-
-// WriteTo writes the rest of the file; see CopyN.
-func (r *Reader) WriteTo(w io.Writer) (int64, error) {
-	return r.CopyN(w, max(0, r.f.size-r.pos))
 }
 
 // CopyN writes the next n bytes, or what is left of the file, to w. Samples of
@@ -161,6 +163,9 @@ func (r *Reader) send(w io.Writer, at, n int64) (int64, error) {
 // at finds what is at a position within the file: bytes in memory, or a
 // stretch of the open payload.
 func (r *Reader) at(pos int64) ([]byte, piece, error) {
+	if r.closed {
+		return nil, piece{}, os.ErrClosed
+	}
 	f := r.f
 	s := &f.sections[sort.Search(len(f.sections), func(i int) bool { return f.sections[i].end > pos })]
 	if s.table == static {
@@ -199,7 +204,7 @@ func (r *Reader) sample(i int, off int64) (piece, error) {
 		return piece{}, fmt.Errorf("%s: %w", name(id), err)
 	}
 	if r.payload == nil || r.payloadSeg != i {
-		if err := r.Close(); err != nil {
+		if err := r.closePayload(); err != nil {
 			return piece{}, fmt.Errorf("%s: close sample file: %w", name(r.f.segs[r.payloadSeg].ID), err)
 		}
 		p, err := r.f.segs[i].Open()

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -13,27 +15,53 @@ import (
 )
 
 // body is a virtual file as http.ServeContent reads it. It remembers why
-// reading ended, which ServeContent does not tell.
+// reading ended, which ServeContent does not tell. For several ranges
+// ServeContent reads in a goroutine of its own, which may go on when it has
+// returned: the body is for two goroutines.
 type body struct {
-	*mp4.Reader
+	mu  sync.Mutex
+	r   *mp4.Reader
 	err error
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		b.err = err
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n, err := b.r.Read(p)
+	if err != io.EOF {
+		b.note(err)
 	}
 	return n, err
 }
 
+func (b *body) Seek(offset int64, whence int) (int64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.r.Seek(offset, whence)
+}
+
 // send writes the next n bytes to w, samples from file to socket.
 func (b *body) send(w io.Writer, n int64) (int64, error) {
-	n, err := b.CopyN(w, n)
-	if err != nil {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n, err := b.r.CopyN(w, n)
+	b.note(err)
+	return n, err
+}
+
+// note keeps why reading ended. Whoever holds mu calls it.
+func (b *body) note(err error) {
+	if err != nil && b.err == nil {
 		b.err = err
 	}
-	return n, err
+}
+
+// end waits for who reads and closes the file. It returns why reading ended
+// early, nil when it did not.
+func (b *body) end() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return cmp.Or(b.err, b.r.Close())
 }
 
 // clientGone reports whether an answer ended because nobody takes it any more.

@@ -2,11 +2,18 @@ package web
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"net/http/httptest"
 	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/nvr/mp4"
 )
 
 // deadlines is a ResponseWriter that notes how often it was given more time.
@@ -84,5 +91,116 @@ func TestVideoGoesFromFileToSocket(t *testing.T) {
 		if all := at[1] - max(samples, at[0]); w.copied != int64(all) {
 			t.Errorf("%q: %d bytes came from files, want %d", header, w.copied, all)
 		}
+	}
+}
+
+// busy is a sample file that is read for as long as somebody may get in between.
+type busy struct {
+	mp4.Payload
+	read    chan struct{} // closed when it began
+	reading atomic.Bool
+	faults  *atomic.Int64 // closed meanwhile
+}
+
+func (b *busy) ReadAt(p []byte, at int64) (int, error) {
+	b.reading.Store(true)
+	defer b.reading.Store(false)
+	close(b.read)
+	for range 10_000 { // turns for whoever closes; who waits, as it should, has none
+		runtime.Gosched()
+	}
+	return b.Payload.ReadAt(p, at)
+}
+
+func (b *busy) Close() error {
+	if b.reading.Load() {
+		b.faults.Add(1)
+	}
+	return b.Payload.Close()
+}
+
+// A file is not closed while it is read, and not read after that.
+func TestEndOfAnAnswerWaitsForWhoReads(t *testing.T) {
+	r := newRecorder(t, "view")
+	cam := r.camera("main")
+	cam.send(25)
+	cam.run.End("test over")
+	r.restart()
+	first, _, _ := r.recorded("main")
+	for range 20 {
+		recs, err := r.stream("main").Segments(t.Context(), first, first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var faults atomic.Int64
+		read := make(chan struct{})
+		open := recs[0].Open
+		recs[0].Open = func() (mp4.Payload, error) {
+			p, err := open()
+			return &busy{Payload: p, read: read, faults: &faults}, err
+		}
+		f, err := mp4.New([]mp4.Segment{{Recording: recs[0], To: recs[0].WallDuration}}, mp4.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &body{r: f.NewReader()}
+		if _, err := b.Seek(f.Size()-50, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		done := make(chan error)
+		go func() {
+			var err error
+			n, err = b.Read(make([]byte, 50))
+			done <- err
+		}()
+		<-read
+		if err := b.end(); err != nil {
+			t.Errorf("end: %v", err)
+		}
+		if err := <-done; err != nil || n != 50 || faults.Load() > 0 {
+			t.Errorf("read %d bytes, %v; the file was closed meanwhile: %v", n, err, faults.Load() > 0)
+		}
+		if _, err := b.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := b.Read(make([]byte, 50)); n != 0 || !errors.Is(err, os.ErrClosed) {
+			t.Errorf("after the end: %d bytes, %v", n, err)
+		}
+	}
+}
+
+// gone is a client that leaves in the middle of an answer.
+type gone struct {
+	*httptest.ResponseRecorder
+	takes int
+}
+
+func (g *gone) Write(p []byte) (int, error) {
+	if g.takes -= len(p); g.takes < 0 {
+		return 0, syscall.ECONNRESET
+	}
+	return len(p), nil
+}
+
+// For several ranges the file is read in a goroutine of its own, which goes on
+// when the client is gone.
+func TestClientLeavesAnAnswerOfSeveralRanges(t *testing.T) {
+	r := newRecorder(t, "view")
+	cam := r.camera("main")
+	cam.size = 2000
+	cam.send(500)
+	cam.run.End("test over")
+	r.restart()
+	first, last, _ := r.recorded("main")
+	path := r.path("main/view.mp4?s=%d-%d", first, last)
+	n := len(r.get(path).body)
+	for i := range 50 {
+		req := httptest.NewRequest("GET", "http://localhost"+path, nil)
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d,%d-", n/10, n/2, n/2+1))
+		r.server.Config.Handler.ServeHTTP(&gone{httptest.NewRecorder(), (1 + i) * n / 60}, req)
+	}
+	if r.log.Len() > 0 {
+		t.Errorf("logged: %s", r.log)
 	}
 }

@@ -165,8 +165,8 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 		_ = ver.file.Describe(w) // the caller has gone: nobody to tell
 		return nil
 	}
-	body := &body{Reader: ver.file.NewReader()}
-	defer body.Close()
+	body := &body{r: ver.file.NewReader()}
+	defer body.end() // also when ServeContent panics
 
 	h := w.Header()
 	h.Set("Content-Type", ver.file.ContentType())
@@ -195,10 +195,10 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 		r.Header.Del("Range")
 	}
 	http.ServeContent(newPatient(w), r, "", modified, body)
-	if body.err != nil && !clientGone(r, body.err) {
+	if err := body.end(); err != nil && !clientGone(r, err) {
 		// The length was promised: the server cuts the connection, and so the
 		// client knows.
-		s.log.Error("sending of recorded video ended early", "camera", cam.Name, "stream", st.Type(), "s", q["s"], "err", body.err)
+		s.log.Error("sending of recorded video ended early", "camera", cam.Name, "stream", st.Type(), "s", q["s"], "err", err)
 	}
 	return nil
 }
