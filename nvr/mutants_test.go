@@ -659,6 +659,18 @@ var mutants = []mutant{{
 	new:    "\treturn cmp.Or(",
 	test:   "TestEndOfAnAnswerWaitsForWhoReads",
 }, {
+	breaks: "a body that nobody reads is waited for",
+	file:   "nvr/web/web.go",
+	old:    "\t\tlimitBody(w, r)\n",
+	new:    "",
+	test:   "TestBodyThatDoesNotComeEndsTheConnection",
+}, {
+	breaks: "strangers take the descriptors that recording needs",
+	file:   "nvr/web/connections.go",
+	old:    "make(chan struct{}, most)",
+	new:    "make(chan struct{}, 1000*most)",
+	test:   "TestConnectionsAreLimited",
+}, {
 	breaks: "a date passes for a version of a file",
 	file:   "nvr/web/view.go",
 	old:    "!strings.HasPrefix(tag, `\"`) {",

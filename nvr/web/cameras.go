@@ -181,7 +181,7 @@ func (s *server) addCamera(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	b, err := readBody(w, r)
+	b, err := readBody(r)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"html/template"
 	"net/http"
-	"time"
 
 	"holdfast/nvr/access"
 )
@@ -93,11 +92,7 @@ func (s *server) claimPage(w http.ResponseWriter, r *http.Request) error {
 
 // submit takes the form of a page: try returns the secret of a new session.
 func (s *server) submit(w http.ResponseWriter, r *http.Request, p page, try func(name, password string) (string, error)) error {
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
-	err := r.ParseForm()
-	_ = rc.SetReadDeadline(time.Time{})
-	if err != nil {
+	if err := r.ParseForm(); err != nil {
 		if errors.As(err, new(*http.MaxBytesError)) {
 			return err
 		}

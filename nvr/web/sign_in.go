@@ -47,17 +47,12 @@ func (c *caller) csrf() string {
 }
 
 // readBody reads a body of JSON.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func readBody(r *http.Request) ([]byte, error) {
 	// A form of another site cannot send this type.
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return nil, badRequest("Content-Type must be application/json")
 	}
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
 	b, err := io.ReadAll(r.Body)
-	// The server watches the connection by reading, for as long as the handler
-	// works.
-	_ = rc.SetReadDeadline(time.Time{})
 	if err != nil && !errors.As(err, new(*http.MaxBytesError)) {
 		return nil, badRequest("body: %v", err)
 	}
@@ -70,7 +65,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	b, err := readBody(w, r)
+	b, err := readBody(r)
 	if err != nil {
 		return err
 	}

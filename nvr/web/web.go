@@ -6,7 +6,7 @@
 //
 // The way of a request:
 //
-//	cross-origin check ─► headers, time limits ─► Host ─► caller ─► row of routes ─► decide (who may do what) ─► handler
+//	headers, time limits ─► cross-origin check ─► Host ─► caller ─► row of routes ─► decide (who may do what) ─► handler
 //
 // A handler returns an error and fail makes it the answer: text for people,
 // with the status of api.md rule 3. Live video alone says its errors inside
@@ -122,9 +122,9 @@ func New(cfg Config) http.Handler {
 		ui = http.NotFoundHandler()
 	}
 	mux.Handle("/", s.page(ui))
-	guarded := s.guard(mux)
+	guarded := http.NewCrossOriginProtection().Handler(s.guard(mux))
 
-	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
@@ -134,13 +134,14 @@ func New(cfg Config) http.Handler {
 		rc := http.NewResponseController(w)
 		// Each request sets it anew. A ResponseRecorder of a test has none.
 		_ = rc.SetWriteDeadline(time.Now().Add(answerTime))
+		limitBody(w, r)
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		guarded.ServeHTTP(w, r)
-	}))
+	})
 }
 
 // Server returns a server with the limits that strangers on the network call
-// for. It has no limit on the time of a whole answer, which may be a download
+// for; that on their number is of its listener, see Limit. It has no limit on the time of a whole answer, which may be a download
 // of hours; the handlers of New set theirs. Requests, live video among them,
 // end when ctx does.
 func Server(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server {
@@ -151,6 +152,9 @@ func Server(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server 
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+
+		// It would read the body of OPTIONS * with no limit of time.
+		DisableGeneralOptionsHandler: true,
 	}
 }
 

@@ -78,6 +78,7 @@ func (r *recorder) start() {
 	})
 	r.server = httptest.NewUnstartedServer(h)
 	r.server.Config = Server(ctx, h, log)
+	r.server.Listener = Limit(r.server.Listener)
 	r.server.Start()
 }
 

@@ -1,0 +1,102 @@
+package web
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// mostConnections are open at once. Each may read a sample file beside it: that
+// is a quarter of the 4096 descriptors that a process has on Linux when nobody
+// says otherwise. The others are for cameras and what is recorded, which fails
+// without.
+const mostConnections = 512
+
+// Limit returns a listener of l that accepts no more than so many connections
+// at once as leave the recorder the descriptors it needs. More wait in the
+// kernel until one is closed.
+func Limit(l net.Listener) net.Listener { return limit(l, mostConnections) }
+
+func limit(l net.Listener, most int) net.Listener {
+	return &limited{Listener: l, open: make(chan struct{}, most), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	open   chan struct{} // holds one for each connection
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.open <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.open
+		return nil, err
+	}
+	return &counted{Conn: c, gone: sync.OnceFunc(func() { <-l.open })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// counted is a connection of a limited listener.
+type counted struct {
+	net.Conn
+	gone func()
+}
+
+func (c *counted) Close() error {
+	defer c.gone()
+	return c.Conn.Close()
+}
+
+// ReadFrom keeps the way open by which the kernel copies from a file to the
+// socket.
+func (c *counted) ReadFrom(src io.Reader) (int64, error) { return io.Copy(c.Conn, src) }
+
+// CloseWrite lets the server wait until the client has the end of an answer.
+func (c *counted) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// limitBody gives the client bodyTime to send the body of a request. Without,
+// net/http waits for the rest of one that the handler did not read, after the
+// answer and for ever. It takes the limit off when the body has come; only a
+// connection on which that came while it was read is used again.
+func limitBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	// A ResponseRecorder of a test has no deadline.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+	w.Header().Set("Connection", "close")
+	r.Body = &incoming{r.Body, w.Header()}
+}
+
+// incoming is a body whose connection may be used again when it was read to its
+// end.
+type incoming struct {
+	io.ReadCloser
+	answer http.Header
+}
+
+func (b *incoming) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.answer.Del("Connection")
+	}
+	return n, err
+}

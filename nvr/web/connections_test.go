@@ -1,0 +1,236 @@
+package web
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener to whom connections are given.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func newPipes() *pipes {
+	return &pipes{conns: make(chan net.Conn, 16), closed: make(chan struct{})}
+}
+
+// dial returns the client's end of a new connection.
+func (l *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	l.conns <- server
+	return client
+}
+
+func (l *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipes) Close() error   { close(l.closed); return nil }
+func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// servePipes has a server answer connections in the bubble of the test.
+func servePipes(t *testing.T, h http.Handler) *pipes {
+	l := newPipes()
+	server := Server(t.Context(), h, slog.New(slog.DiscardHandler))
+	done := make(chan error)
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-done; err != http.ErrServerClosed {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// Whoever promises a body and does not send it is not waited for, whatever the
+// answer is (api.md rule 6).
+func TestBodyThatDoesNotComeEndsTheConnection(t *testing.T) {
+	g := newGuarded(t, nil)
+	h := g.server.Config.Handler
+	for _, c := range []struct {
+		name, request string
+		status        int
+		reads         bool // the answer waits for the body
+	}{
+		{"read by nobody", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10", 200, false},
+		{"in pieces", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked", 200, false},
+		{"method refused", "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10", 405, false},
+		{"host refused", "POST /api/users/ HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 10", 421, false},
+		{"caller refused", "POST /api/users/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10", 401, false},
+		{"site refused", "POST /api/users/ HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 10", 403, false},
+		{"type refused", "POST /api/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 10", 400, false},
+		{"JSON", "POST /api/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10", 400, true},
+		{"form", "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 10", 400, true},
+		{"form read by nobody", "POST /logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10", 303, false},
+		{"of the server", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10", 400, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := servePipes(t, h).dial()
+			defer conn.Close()
+			began := time.Now() // of a clock that only waiting moves
+			_ = conn.SetDeadline(began.Add(time.Hour))
+			fmt.Fprint(conn, c.request, "\r\n\r\n")
+			in := bufio.NewReader(conn)
+			resp, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			if took := time.Since(began); took > 0 && !c.reads {
+				t.Errorf("%s: the answer came after %v", c.name, took)
+			}
+			_, err = io.Copy(io.Discard, resp.Body)
+			if resp.StatusCode != c.status || err != nil {
+				t.Errorf("%s: %d %v, want %d", c.name, resp.StatusCode, err, c.status)
+			}
+			if _, err := in.ReadByte(); err != io.EOF {
+				t.Errorf("%s: the connection is open after the answer: %v", c.name, err)
+			}
+			if took := time.Since(began); took > bodyTime+time.Second {
+				t.Errorf("%s: it was held for %v", c.name, took)
+			}
+		})
+	}
+}
+
+// A connection whose bodies come is used again, and a handler has time to work
+// when it has read one.
+func TestBodyThatComesLeavesTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := servePipes(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			limitBody(w, r)
+			if _, err := io.ReadAll(r.Body); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * bodyTime)
+			if err := r.Context().Err(); err != nil {
+				t.Errorf("given up while it is answered: %v", err)
+			}
+		})).dial()
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		for _, body := range []string{"Content-Length: 2\r\n\r\n{}", "\r\n", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "\r\n"} {
+			fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: localhost\r\n", body)
+			resp, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("%q: %v", body, err)
+			}
+			if resp.StatusCode != 200 || resp.Close {
+				t.Errorf("%q: %d; the connection is closed: %v", body, resp.StatusCode, resp.Close)
+			}
+		}
+	})
+}
+
+// No more connections are open than are allowed, whatever ends them.
+func TestConnectionsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := newPipes()
+		l := limit(inner, 2)
+		accepted := make(chan net.Conn, 10)
+		ended := make(chan error)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					ended <- err
+					return
+				}
+				accepted <- c
+			}
+		}()
+		for range 5 {
+			defer inner.dial().Close()
+		}
+		open := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			if got := len(accepted); got != want {
+				t.Fatalf("%d connections are accepted, want %d", got, want)
+			}
+		}
+		open(2)
+		first := <-accepted
+		first.Close()
+		first.Close() // counts once
+		open(2)
+		(<-accepted).Close()
+		(<-accepted).Close()
+		open(2)
+		(<-accepted).Close()
+		open(1)
+		l.Close()
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("accept after close: %v", err)
+		}
+		(<-accepted).Close()
+	})
+	synctest.Test(t, func(t *testing.T) { // who waits for a connection to end is let go
+		inner := newPipes()
+		l := limit(inner, 1)
+		defer inner.dial().Close()
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ended := make(chan error)
+		go func() { _, err := l.Accept(); ended <- err }()
+		synctest.Wait()
+		l.Close()
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("accept after close: %v", err)
+		}
+	})
+	if l := Limit(newPipes()).(*limited); cap(l.open) != mostConnections {
+		t.Errorf("a limit of %d, want %d", cap(l.open), mostConnections)
+	}
+}
+
+// socket is a connection that notes what it was left to copy.
+type socket struct {
+	net.Conn
+	copied io.Reader
+	half   bool
+}
+
+func (s *socket) ReadFrom(r io.Reader) (int64, error) { s.copied = r; return io.Copy(io.Discard, r) }
+func (s *socket) CloseWrite() error                   { s.half = true; return nil }
+
+// A counted connection leaves the copying of files to the kernel, as any does.
+func TestCountedConnectionCopiesFromFiles(t *testing.T) {
+	s := &socket{}
+	inner := newPipes()
+	inner.conns <- s
+	c, err := limit(inner, 1).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	src := io.LimitReader(f, 10)
+	if n, err := c.(io.ReaderFrom).ReadFrom(src); n != 10 || err != nil || s.copied != src {
+		t.Errorf("%d bytes, %v, by %v", n, err, s.copied)
+	}
+	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil || !s.half {
+		t.Errorf("closed for writing: %v, %v", s.half, err)
+	}
+}
