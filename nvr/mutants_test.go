@@ -726,6 +726,12 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestChangeOfRightsEndsSessions",
 }, {
+	breaks: "what has expired keeps its user from being changed",
+	file:   "nvr/access/access.go",
+	old:    "return slices.Contains(expired, s.ID) })",
+	new:    "return false })",
+	test:   "TestExpiredTokenKeepsNoUserFromChange",
+}, {
 	breaks: "live video goes on when its session has ended",
 	file:   "nvr/web/live.go",
 	old:    "func() { end(errSignedOut) }",

@@ -308,7 +308,10 @@ func cut(text string, n int) string {
 // change applies a change to the database and then to memory. The caller holds
 // changing.
 func (a *Access) change(ctx context.Context, c *db.AccessChange) error {
-	c.DeleteSessions = append(c.DeleteSessions, a.expired()...)
+	expired := a.expired()
+	c.DeleteSessions = append(c.DeleteSessions, expired...)
+	// What goes cannot be changed: the database would find no row, and refuse all.
+	c.Sessions = slices.DeleteFunc(c.Sessions, func(s db.Session) bool { return slices.Contains(expired, s.ID) })
 	err := a.db.ApplyAccess(ctx, c)
 	switch {
 	case errors.Is(err, db.ErrExists):

@@ -341,6 +341,34 @@ func TestChangeOfRightsEndsSessions(t *testing.T) {
 	}
 }
 
+// Fails when what has expired, and goes with the next change, keeps that change
+// from being made.
+func TestExpiredTokenKeepsNoUserFromChange(t *testing.T) {
+	h := newHouse(t)
+	id, secret := h.viewer("v", Live, nil)
+	_, token, err := h.AddToken(t.Context(), h.session(secret), "script", Live, 24*time.Hour, home)
+	h.must(err)
+	_, lasting, err := h.AddToken(t.Context(), h.session(secret), "other", Live, 0, home)
+	h.must(err)
+	h.wall = h.wall.Add(48 * time.Hour)
+	yes := true
+	if _, err := h.ChangeUser(t.Context(), h.root, id, UserChange{Rights: new(Recorded)}, home); err != nil {
+		t.Errorf("other rights: %v", err)
+	}
+	if s, ok := h.Token(lasting, home); !ok || s.May(ViewLive, 0) {
+		t.Errorf("the token that lasts: %+v, %t", s, ok)
+	}
+	if _, err := h.ChangeUser(t.Context(), h.root, id, UserChange{Disabled: &yes}, home); err != nil {
+		t.Errorf("disable: %v", err)
+	}
+	h.gone(secret)
+	h.open()
+	h.gone(secret)
+	if _, ok := h.Token(token, home); ok {
+		t.Error("the expired token lets in")
+	}
+}
+
 // Fails when a browser that was left open is enough to take over a user.
 func TestOwnPassword(t *testing.T) {
 	h := newHouse(t)
