@@ -232,9 +232,7 @@ func Open(ctx context.Context, cfg Config) (*Access, error) {
 	for i := range sessions {
 		a.keep(sessions[i])
 	}
-	if err := a.openClaim(); err != nil {
-		return nil, err
-	}
+	a.openClaim()
 	return a, nil
 }
 

@@ -784,3 +784,28 @@ func TestTimeToClaimEnds(t *testing.T) {
 		}
 	})
 }
+
+// Fails when a disk that takes no file, or does not let go of one, keeps the
+// recorder from starting.
+func TestClaimWithoutItsFile(t *testing.T) {
+	for name, path := range map[string]func(dir string) string{
+		"nowhere to write": func(dir string) string { return filepath.Join(dir, "not", "there") },
+		"not to be removed": func(dir string) string {
+			if err := os.MkdirAll(filepath.Join(dir, "claim-code", "full"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			return filepath.Join(dir, "claim-code")
+		},
+	} {
+		h := unclaimed(t)
+		h.cfg.ClaimFile = path(t.TempDir())
+		h.open()
+		code, _ := h.ClaimCode()
+		if code == "" || !strings.Contains(h.log.String(), "level=WARN") || strings.Contains(h.log.String(), code) {
+			t.Errorf("%s: code %q, log %s", name, code, h.log)
+		}
+		if _, err := h.Claim(t.Context(), code, "root", rootPassword, home); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
