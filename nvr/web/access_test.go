@@ -400,9 +400,18 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
-	for _, h := range []string{"Basic " + made.Token, "Bearer x", "Bearer", made.Token, "Bearer " + strings.TrimPrefix(g.who["B"], "s=")} {
+	for _, h := range []string{"Bearer x", "Bearer", "bearer x", "Bearer " + strings.TrimPrefix(g.who["B"], "s=")} {
 		if a := g.send("B", "GET", "/api/", "", "Authorization", h); a.status != 401 {
 			t.Errorf("%s: %d", h, a.status)
+		}
+	}
+	// What a proxy asks browsers for is as none: the cookie counts.
+	for _, h := range []string{"Basic " + made.Token, "Basic YW5uYTp4", made.Token, `Digest username="b"`} {
+		for path, want := range map[string][2]int{"/api/": {200, 401}, "/healthz": {200, 200}, "/login": {200, 200}} {
+			with, without := g.send("B", "GET", path, "", "Authorization", h), g.ask("GET", path, "", "Authorization", h)
+			if got := [2]int{with.status, without.status}; got != want {
+				t.Errorf("%s of %s: %d, want %d", path, h, got, want)
+			}
 		}
 	}
 	list := g.send("B", "GET", fmt.Sprintf("/api/users/%d/sessions", g.ids["B"]), "")

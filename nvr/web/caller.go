@@ -30,7 +30,8 @@ func callerOf(r *http.Request) *caller {
 }
 
 // identify finds out who sends a request. A cookie that lets nobody in is as
-// none, a token that does not is refused.
+// none, a token that does not is refused. Authorization of another scheme is
+// meant for a proxy before us, which passes it on, and is as none.
 func (s *server) identify(r *http.Request) (*caller, error) {
 	c := &caller{}
 	c.peer, c.secure = s.peer(r)
@@ -39,10 +40,9 @@ func (s *server) identify(r *http.Request) (*caller, error) {
 		return c, nil
 	}
 	c.Subject = s.Access.Nobody()
-	if h := r.Header.Get("Authorization"); h != "" {
-		scheme, token, _ := strings.Cut(h, " ")
+	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 		subject, ok := s.Access.Token(strings.TrimSpace(token), c.peer)
-		if !ok || !strings.EqualFold(scheme, "Bearer") {
+		if !ok {
 			return c, &httpError{http.StatusUnauthorized, "Authorization has no token that lets anybody in"}
 		}
 		c.Subject = subject
