@@ -521,6 +521,21 @@ func TestHostsThatAreOurs(t *testing.T) {
 			t.Errorf("%q is ours: %t", host, got)
 		}
 	}
+	// Machines that are called by their domain, too, or by nothing.
+	for _, c := range []struct {
+		hostName, host string
+		want           bool
+	}{
+		{"nvr.example.org", "nvr.example.org:80", true}, {"nvr.example.org", "NVR.example.org.", true}, {"nvr.example.org", "nvr", true},
+		{"nvr.example.org", "nvr.local", true}, {"nvr.example.org", "nvr.evil.com", false}, {"nvr.example.org", "example.org", false},
+		{"Holdfast.local", "holdfast.local", true}, {"Holdfast.local", "holdfast", true}, {"Holdfast.local", "holdfast.fritz.box", true},
+		{"", "evil.com", false}, {"", "evil", false}, {"", "192.0.2.1", true},
+	} {
+		s := &server{hostName: c.hostName}
+		if got := s.ours(c.host); got != c.want {
+			t.Errorf("%q is %q: %t", c.host, c.hostName, got)
+		}
+	}
 	for host, want := range map[string]int{"evil.com": 421, "nvr.example.org": 200} {
 		for _, path := range []string{"/healthz", "/login"} {
 			w := httptest.NewRecorder()

@@ -96,8 +96,8 @@ func (s *server) isProxy(address string) bool {
 
 // privateDomains cannot be had by anybody on the Internet (RFC 6762, RFC 8375,
 // and names that were set aside or withheld), so no page of a stranger has such
-// a name.
-var privateDomains = []string{"local", "lan", "home", "internal", "home.arpa", "localdomain"}
+// a name. fritz.box is that of the router's vendor, and of every network behind one.
+var privateDomains = []string{"local", "lan", "home", "internal", "home.arpa", "localdomain", "fritz.box"}
 
 // ours reports whether a request means this recorder by its Host. A page of a
 // stranger may have its own name lead here (DNS rebinding): then its scripts are
@@ -113,8 +113,12 @@ func (s *server) ours(host string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return true
 	}
+	if strings.EqualFold(host, s.hostName) {
+		return true // with its domain, where the machine is called so
+	}
 	first, domain, dotted := strings.Cut(host, ".")
-	if strings.EqualFold(first, s.hostName) && (!dotted || slices.Contains(privateDomains, domain)) {
+	own, _, _ := strings.Cut(s.hostName, ".")
+	if strings.EqualFold(first, own) && (!dotted || slices.Contains(privateDomains, domain)) {
 		return true
 	}
 	return slices.ContainsFunc(s.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
@@ -125,7 +129,8 @@ func (s *server) ours(host string) bool {
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.ours(r.Host) {
-			text := fmt.Sprintf("this recorder does not go by the name %.100q: use its address, or %q", r.Host, s.hostName+".local")
+			own, _, _ := strings.Cut(s.hostName, ".")
+			text := fmt.Sprintf("this recorder does not go by the name %.100q: use its address, or %q", r.Host, own+".local")
 			if s.Machine == nil { // where people give flags
 				text += ", or start it with -host and the name"
 			}
