@@ -726,6 +726,12 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestChangeOfRightsEndsSessions",
 }, {
+	breaks: "a token makes administrators",
+	file:   "nvr/access/user.go",
+	old:    "if other && !by.May(Administer, 0) || by.Token && c.letsIn() {",
+	new:    "if other && !by.May(Administer, 0) || by.UserID == id && by.Token && c.letsIn() {",
+	test:   "TestTokenToAdministerLetsNobodyIn",
+}, {
 	breaks: "what has expired keeps its user from being changed",
 	file:   "nvr/access/access.go",
 	old:    "return slices.Contains(expired, s.ID) })",

@@ -458,6 +458,33 @@ func TestUsersMayOnlyWhatIsTheirs(t *testing.T) {
 	}
 }
 
+// Fails when a token that may administer gives itself, or anybody, a way in that
+// outlasts it.
+func TestTokenToAdministerLetsNobodyIn(t *testing.T) {
+	h := newHouse(t)
+	id, secret := h.viewer("v", Live, nil)
+	_, token, err := h.AddToken(t.Context(), h.root, "script", Admin, 0, home)
+	h.must(err)
+	by, _ := h.Token(token, home)
+	yes, no, none, password := true, false, "", "a new password"
+	for name, c := range map[string]UserChange{"password": {Password: &password}, "no password": {Password: &none}, "administrator": {Admin: &yes}} {
+		if _, err := h.ChangeUser(t.Context(), by, id, c, home); !errors.Is(err, ErrForbidden) {
+			t.Errorf("change, %s: %v", name, err)
+		}
+		c.Name = &name
+		if _, err := h.AddUser(t.Context(), by, c); !errors.Is(err, ErrForbidden) {
+			t.Errorf("add, %s: %v", name, err)
+		}
+	}
+	h.session(secret)
+	// The rest is what it is for.
+	other, err := h.AddUser(t.Context(), by, UserChange{Name: new("w"), Admin: &no})
+	h.must(err)
+	_, err = h.ChangeUser(t.Context(), by, id, UserChange{Disabled: &yes, Rights: new(Recorded)}, home)
+	h.must(err)
+	h.must(h.DeleteUser(t.Context(), by, other))
+}
+
 func errOf[T any](_ T, err error) error { return err }
 
 func TestLastAdministratorStays(t *testing.T) {
