@@ -732,6 +732,12 @@ var mutants = []mutant{{
 	new:    "if other && !by.May(Administer, 0) || by.UserID == id && by.Token && c.letsIn() {",
 	test:   "TestTokenToAdministerLetsNobodyIn",
 }, {
+	breaks: "an administrator who was deleted makes another",
+	file:   "nvr/access/access.go",
+	old:    "{ return s.Done().Err() != nil }",
+	new:    "{ return false }",
+	test:   "TestWhoWasRevokedCompletesNothing",
+}, {
 	breaks: "what has expired keeps its user from being changed",
 	file:   "nvr/access/access.go",
 	old:    "return slices.Contains(expired, s.ID) })",

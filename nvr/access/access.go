@@ -164,6 +164,11 @@ func (s Subject) Done() context.Context {
 	return s.session.while
 }
 
+// ended reports whether the subject is no longer who it was. What changes
+// something asks that again, holding changing: the decision may be as old as the
+// body of the request was slow.
+func (s Subject) ended() bool { return s.Done().Err() != nil }
+
 // Config says how to open.
 type Config struct {
 	DB  *db.DB

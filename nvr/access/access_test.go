@@ -485,6 +485,39 @@ func TestTokenToAdministerLetsNobodyIn(t *testing.T) {
 	h.must(h.DeleteUser(t.Context(), by, other))
 }
 
+// Fails when what was decided before the session ended, and comes to be done
+// after that, is done.
+func TestWhoWasRevokedCompletesNothing(t *testing.T) {
+	h := newHouse(t)
+	yes, password := true, "a new password"
+	viewer, _ := h.viewer("v", Live, nil)
+	for name, end := range map[string]func(boss int32) error{
+		"revoked": func(boss int32) error { return h.Revoke(t.Context(), h.root, boss, 0) },
+		"changed": func(boss int32) error {
+			return errOf(h.ChangeUser(t.Context(), h.root, boss, UserChange{Admin: new(false)}, home))
+		},
+		"deleted": func(boss int32) error { return h.DeleteUser(t.Context(), h.root, boss) },
+	} {
+		boss, err := h.AddUser(t.Context(), h.root, UserChange{Name: &name, Password: &password, Admin: &yes})
+		h.must(err)
+		secret, err := h.Login(t.Context(), name, password, home, Subject{})
+		h.must(err)
+		by := h.session(secret)
+		h.must(end(boss))
+		for what, err := range map[string]error{
+			"adds":    errOf(h.AddUser(t.Context(), by, UserChange{Name: new("x"), Admin: &yes})),
+			"changes": errOf(h.ChangeUser(t.Context(), by, viewer, UserChange{Admin: &yes}, home)),
+			"revokes": h.Revoke(t.Context(), by, viewer, 0),
+			"deletes": h.DeleteUser(t.Context(), by, viewer),
+			"token":   func() error { _, _, err := h.AddToken(t.Context(), by, "x", Live, 0, home); return err }(),
+		} {
+			if !errors.Is(err, ErrForbidden) {
+				t.Errorf("who was %s %s: %v", name, what, err)
+			}
+		}
+	}
+}
+
 func errOf[T any](_ T, err error) error { return err }
 
 func TestLastAdministratorStays(t *testing.T) {

@@ -306,6 +306,9 @@ func (a *Access) Revoke(ctx context.Context, by Subject, user, id int32) error {
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return ErrForbidden
+	}
 	c := &db.AccessChange{}
 	for _, s := range a.sessionsOf(user, func(s *session) bool { return id == 0 || s.ID == id }) {
 		c.DeleteSessions = append(c.DeleteSessions, s.ID)
@@ -336,7 +339,7 @@ func (a *Access) AddToken(ctx context.Context, by Subject, name string, scope Ri
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	if by.session.while.Err() != nil {
+	if by.ended() {
 		return 0, "", ErrForbidden
 	}
 	tokens := a.sessionsOf(by.UserID, func(s *session) bool { return s.Token })

@@ -108,6 +108,9 @@ func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int3
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return 0, ErrForbidden
+	}
 	change := &db.AccessChange{Users: []db.User{u}}
 	if err := a.change(ctx, change); err != nil {
 		return 0, err
@@ -145,6 +148,9 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return "", ErrForbidden
+	}
 	if a.userByID(id) != was {
 		return "", ErrChanged
 	}
@@ -200,6 +206,9 @@ func (a *Access) DeleteUser(ctx context.Context, by Subject, id int32) error {
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return ErrForbidden
+	}
 	u := a.userByID(id)
 	if u == nil {
 		return ErrNotFound

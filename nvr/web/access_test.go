@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -576,6 +578,46 @@ func TestPeerIsWhoCalls(t *testing.T) {
 		if p, secure := s.peer(r); p.Address != c.address || secure != c.secure {
 			t.Errorf("%+v: %s, %t", c, p.Address, secure)
 		}
+	}
+}
+
+// bodyAfter is a body that comes when something has been done.
+type bodyAfter struct {
+	io.Reader
+	do sync.Once
+	f  func()
+}
+
+func (b *bodyAfter) Read(p []byte) (int, error) {
+	b.do.Do(b.f)
+	return b.Reader.Read(p)
+}
+
+// Fails when a session that ends while a body is on its way still has its way.
+func TestSlowBodyOfAnEndedSessionChangesNothing(t *testing.T) {
+	g := newGuarded(t, nil)
+	for path, c := range map[string]struct {
+		body   string
+		status int
+	}{
+		"/api/cameras/": {`{"shortName":"x","streams":{"main":{"url":"rtsp://192.0.2.9/"}}}`, 401},
+		"/api/users/":   {`{"user":{"username":"x"}}`, 403},
+	} {
+		who := g.cookie(g.send("", "POST", "/api/login", fmt.Sprintf(`{"username":"owner","password":%q}`, ownerPassword)))
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("POST", "http://localhost"+path, &bodyAfter{Reader: strings.NewReader(c.body), f: func() {
+			if a := g.ask("POST", "/api/logout", "{}", "Cookie", who, "Content-Type", "application/json"); a.status != 204 {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}})
+		r.Header.Set("Cookie", who)
+		r.Header.Set("Content-Type", "application/json")
+		if g.server.Config.Handler.ServeHTTP(w, r); w.Code != c.status {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if n := len(g.store.Cameras()); n != 2 {
+		t.Errorf("%d cameras", n)
 	}
 }
 
