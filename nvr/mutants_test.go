@@ -764,8 +764,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a stranger keeps a user out",
 	file:   "nvr/access/session.go",
-	old:    "return u.Name + \"\\x00\" + from.Address\n",
-	new:    "return u.Name\n",
+	old:    "return tries{u.Name, from.Address}\n",
+	new:    "return tries{name: u.Name}\n",
 	test:   "TestTriesAreLimited",
 }, {
 	breaks: "a claim leaves its code",

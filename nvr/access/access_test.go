@@ -591,6 +591,15 @@ func TestTriesAreLimited(t *testing.T) {
 		if err := try("root", rootPassword, home.Address); err != nil {
 			t.Errorf("from where the user is signed in: %v", err)
 		}
+		// No name that can be typed takes those tries away.
+		for i := range 2 * accountBurst {
+			for _, name := range []string{"root\x00" + home.Address, "root " + home.Address, "root" + home.Address} {
+				_ = try(name, "wrong", fmt.Sprintf("198.51.%d.1", i))
+			}
+		}
+		if err := try("root", rootPassword, home.Address); err != nil {
+			t.Errorf("after tries of names like the user's: %v", err)
+		}
 		time.Sleep(accountEvery)
 		if err := try("root", rootPassword, "198.51.100.200"); err != nil {
 			t.Errorf("later: %v", err)
@@ -615,17 +624,17 @@ func TestLimiterIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(time.Second, 2)
 		for i := range 3 * mostBuckets {
-			l.take(fmt.Sprint(i))
+			l.take(tries{name: fmt.Sprint(i)})
 			if len(l.buckets) > mostBuckets {
 				t.Fatalf("%d buckets", len(l.buckets))
 			}
 		}
 		// Who finds no place shares a bucket, and is not let through.
-		if err := l.take("new"); err == nil {
+		if err := l.take(tries{name: "new"}); err == nil {
 			t.Error("a full table lets everybody through")
 		}
 		time.Sleep(time.Minute)
-		if err := l.take("new"); err != nil || len(l.buckets) != 1 {
+		if err := l.take(tries{name: "new"}); err != nil || len(l.buckets) != 1 {
 			t.Errorf("%v, %d buckets", err, len(l.buckets))
 		}
 	})

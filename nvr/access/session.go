@@ -149,7 +149,7 @@ func (a *Access) subjectOf(s *session) Subject {
 // old, if there is one, ends. A wrong name or password is ErrDenied, too many
 // tries a *LimitError.
 func (a *Access) Login(ctx context.Context, name, password string, from Peer, old Subject) (secret string, err error) {
-	if err := a.addresses.take(block(from.Address)); err != nil {
+	if err := a.addresses.take(tries{address: block(from.Address)}); err != nil {
 		return "", err
 	}
 	u := a.user(name)
@@ -204,19 +204,19 @@ func (a *Access) Login(ctx context.Context, name, password string, from Peer, ol
 
 // account is the bucket of tries for a name. An address that the user is signed
 // in from has one of its own, so that others cannot keep the user out there.
-func (a *Access) account(name string, u *db.User, from Peer) string {
+func (a *Access) account(name string, u *db.User, from Peer) tries {
 	if u == nil {
-		return cut(name, mostName)
+		return tries{name: cut(name, mostName)}
 	}
 	now := a.wall()
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for _, s := range a.sessions {
 		if s.UserID == u.ID && !s.Token && s.lasts(now) && s.used().Address == from.Address {
-			return u.Name + "\x00" + from.Address
+			return tries{u.Name, from.Address}
 		}
 	}
-	return u.Name
+	return tries{name: u.Name}
 }
 
 func (a *Access) newSession(user int32, from Peer) (secret string, s db.Session) {
