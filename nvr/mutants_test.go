@@ -756,6 +756,18 @@ var mutants = []mutant{{
 	new:    "s.Expires == 0 || now > 0",
 	test:   "TestSessionsExpireAndTokensAreNone",
 }, {
+	breaks: "a clock that is not set ends sessions",
+	file:   "nvr/access/session.go",
+	old:    "return a.unset.Load() || (s.Expires",
+	new:    "return (s.Expires",
+	test:   "TestClockThatIsSetEndsNoSession",
+}, {
+	breaks: "a session of before the clock was set keeps its time",
+	file:   "nvr/access/session.go",
+	old:    "\t\t\ts.Created = now\n\t\t\tc.Sessions = append(c.Sessions, s.Session)\n",
+	new:    "\t\t\ts.Created = now\n",
+	test:   "TestClockThatIsSetEndsNoSession",
+}, {
 	breaks: "an unknown name is answered at once",
 	file:   "nvr/access/session.go",
 	old:    "\thash := \"\"\n\tif u != nil {\n",

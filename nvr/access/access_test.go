@@ -268,6 +268,63 @@ func TestSessionsExpireAndTokensAreNone(t *testing.T) {
 	}
 }
 
+// Fails when a session that was made, or used, before the clock was set ends when
+// it is; and when a clock that is not known to be right ends one for good.
+func TestClockThatIsSetEndsNoSession(t *testing.T) {
+	h := newHouse(t)
+	root, err := h.Login(t.Context(), "root", rootPassword, home, Subject{})
+	h.must(err)
+	_, old, err := h.AddToken(t.Context(), h.root, "old", Live, time.Hour, home)
+	h.must(err)
+	right := h.wall.Add(5 * 24 * time.Hour)
+
+	good := false
+	h.cfg.ClockGood = func() bool { return good }
+	h.wall = h.wall.Add(100 * 365 * 24 * time.Hour) // it is nonsense, and ahead
+	h.open()
+	h.root = h.session(root)
+	if _, ok := h.Token(old, home); !ok {
+		t.Error("a clock that may be wrong ends a token")
+	}
+	h.viewer("v", Live, nil) // a change: nothing goes with it
+	h.wall = time.Date(1970, 1, 1, 0, 2, 0, 0, time.UTC)
+	secret, err := h.Login(t.Context(), "root", rootPassword, home, Subject{})
+	h.must(err)
+	by := h.session(secret)
+	_, token, err := h.AddToken(t.Context(), by, "new", Live, 90*24*time.Hour, home)
+	h.must(err)
+
+	good, h.wall = true, right
+	h.session(secret)
+	if by.Done().Err() != nil || !h.Still(by, home) {
+		t.Error("what goes on by the session has ended")
+	}
+	for range 2 { // also after a restart
+		h.session(root)
+		h.session(secret)
+		if _, ok := h.Token(token, home); !ok {
+			t.Error("the token has ended")
+		}
+		if _, ok := h.Token(old, home); ok {
+			t.Error("a token that has expired by a clock that is right lets in")
+		}
+		list, err := h.Sessions(h.root, h.root.UserID)
+		h.must(err)
+		for _, s := range list {
+			want := media.TimeOf(right).Add(media.DurationOf(MostSession))
+			if s.Token {
+				want = media.TimeOf(right).Add(media.DurationOf(90 * 24 * time.Hour))
+			}
+			if s.ID >= by.SessionID && (s.Created != media.TimeOf(right) || s.Expires != want) {
+				t.Errorf("%+v, want it made %v, good until %v", s, media.TimeOf(right), want)
+			}
+		}
+		h.open()
+	}
+	h.wall = right.Add(8 * 24 * time.Hour)
+	h.gone(secret)
+}
+
 // The last use of a session is written with what is written anyway (R76).
 func TestUseIsWrittenWithTheNextChange(t *testing.T) {
 	h := newHouse(t)

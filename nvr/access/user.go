@@ -163,9 +163,9 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 		for _, s := range a.sessionsOf(id, func(s *session) bool { return true }) {
 			switch {
 			case s.Token: // it goes on, and what it was let do before ends
-				change.Sessions = append(change.Sessions, s.Session)
+				change.Sessions = append(change.Sessions, s.row())
 			case own && s.ID == by.SessionID && !next.Disabled:
-				renewed := s.Session
+				renewed := s.row()
 				secret, renewed.SecretHash = newSecret(false)
 				change.Sessions = append(change.Sessions, renewed)
 			default:

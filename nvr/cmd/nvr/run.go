@@ -165,6 +165,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 
 	users, err := access.Open(context.WithoutCancel(ctx), access.Config{
 		DB: s.Database(), Failed: s.DatabaseFailed, Log: log, Everybody: web.Everybody(o.anonymous), Claim: true, ClaimFile: filepath.Join(o.data, "claim-code"),
+		ClockGood: s.ClockGood,
 	})
 	if err != nil {
 		return errors.Join(err, closeStore(s))
