@@ -581,6 +581,20 @@ func TestPeerIsWhoCalls(t *testing.T) {
 	}
 }
 
+// Fails when a change that is refused tells which cameras there are.
+func TestRefusedChangeTellsOfNoCamera(t *testing.T) {
+	g := newGuarded(t, nil)
+	want := ""
+	for _, uuid := range []string{"00000000-0000-4000-8000-000000000000", g.uuids["A"], g.uuids["B"]} {
+		a := g.send("A", "PATCH", fmt.Sprintf("/api/users/%d", g.ids["A"]), fmt.Sprintf(`{"update":{"permissions":{"cameras":{%q:["live"]}}}}`, uuid))
+		if got := fmt.Sprintf("%d %s", a.status, a.body); a.status != 403 || want != "" && got != want {
+			t.Errorf("%s: %s", uuid, got)
+		} else {
+			want = got
+		}
+	}
+}
+
 // bodyAfter is a body that comes when something has been done.
 type bodyAfter struct {
 	io.Reader
