@@ -357,6 +357,12 @@ func TestCookie(t *testing.T) {
 	if a := g.ask("GET", "/api/", "", "Cookie", "__Host-"+value, "X-Forwarded-Proto", "https"); a.status != 200 {
 		t.Errorf("over TLS: %d", a.status)
 	}
+	// One that another program of this host set beside ours is passed over.
+	for _, cookies := range []string{"s=other; " + g.cookie(plain), g.cookie(plain) + "; s=other", "s=; s=x; " + g.cookie(plain) + "; s=y"} {
+		if a := g.ask("GET", "/api/", "", "Cookie", cookies); a.status != 200 {
+			t.Errorf("%s: %d", cookies, a.status)
+		}
+	}
 	// Signing in again ends the session that was.
 	g.who["x"] = g.cookie(plain)
 	next := g.send("x", "POST", "/api/login", login)

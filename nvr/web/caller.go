@@ -48,9 +48,11 @@ func (s *server) identify(r *http.Request) (*caller, error) {
 		c.Subject = subject
 		return c, nil
 	}
-	if cookie, err := r.Cookie(cookieName(c.secure)); err == nil {
+	// What else runs on this host, on whatever port, may have set one of this name.
+	for _, cookie := range r.CookiesNamed(cookieName(c.secure)) {
 		if subject, ok := s.Access.Session(cookie.Value, c.peer); ok {
 			c.Subject, c.secret = subject, cookie.Value
+			break
 		}
 	}
 	return c, nil
