@@ -683,6 +683,12 @@ var mutants = []mutant{{
 	new:    "if err == nil || len(uses) >= 0 {",
 	test:   "TestUseOfASessionRidesOnTheFlush",
 }, {
+	breaks: "a use that cannot be written costs a flush",
+	file:   "nvr/db/access.go",
+	old:    "!errors.Is(err, ErrNotFound) && !isCode(err, codeConstraint)",
+	new:    "!errors.Is(err, ErrNotFound)",
+	test:   "TestBadUseOfASessionFailsNoFlush",
+}, {
 	breaks: "a sync that fails under a change of users goes unnoticed",
 	file:   "nvr/store/store.go",
 	old:    "DatabaseFailed(err error) { s.verdict(err) }",
