@@ -701,6 +701,12 @@ var mutants = []mutant{{
 	new:    "if err == nil || len(uses) >= 0 {",
 	test:   "TestUseOfASessionRidesOnTheFlush",
 }, {
+	breaks: "a use that cannot be written costs a flush",
+	file:   "nvr/db/access.go",
+	old:    "!errors.Is(err, ErrNotFound) && !isCode(err, codeConstraint)",
+	new:    "!errors.Is(err, ErrNotFound)",
+	test:   "TestBadUseOfASessionFailsNoFlush",
+}, {
 	breaks: "a sync that fails under a change of users goes unnoticed",
 	file:   "nvr/store/store.go",
 	old:    "DatabaseFailed(err error) { s.verdict(err) }",
@@ -744,6 +750,24 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestChangeOfRightsEndsSessions",
 }, {
+	breaks: "a token makes administrators",
+	file:   "nvr/access/user.go",
+	old:    "if other && !by.May(Administer, 0) || by.Token && c.letsIn() {",
+	new:    "if other && !by.May(Administer, 0) || by.UserID == id && by.Token && c.letsIn() {",
+	test:   "TestTokenToAdministerLetsNobodyIn",
+}, {
+	breaks: "an administrator who was deleted makes another",
+	file:   "nvr/access/access.go",
+	old:    "{ return s.Done().Err() != nil }",
+	new:    "{ return false }",
+	test:   "TestWhoWasRevokedCompletesNothing",
+}, {
+	breaks: "what has expired keeps its user from being changed",
+	file:   "nvr/access/access.go",
+	old:    "return slices.Contains(expired, s.ID) })",
+	new:    "return false })",
+	test:   "TestExpiredTokenKeepsNoUserFromChange",
+}, {
 	breaks: "live video goes on when its session has ended",
 	file:   "nvr/web/live.go",
 	old:    "func() { end(errSignedOut) }",
@@ -756,6 +780,18 @@ var mutants = []mutant{{
 	new:    "s.Expires == 0 || now > 0",
 	test:   "TestSessionsExpireAndTokensAreNone",
 }, {
+	breaks: "a clock that is not set ends sessions",
+	file:   "nvr/access/session.go",
+	old:    "return a.unset.Load() || (s.Expires",
+	new:    "return (s.Expires",
+	test:   "TestClockThatIsSetEndsNoSession",
+}, {
+	breaks: "a session of before the clock was set keeps its time",
+	file:   "nvr/access/session.go",
+	old:    "\t\t\ts.Created = now\n\t\t\tc.Sessions = append(c.Sessions, s.Session)\n",
+	new:    "\t\t\ts.Created = now\n",
+	test:   "TestClockThatIsSetEndsNoSession",
+}, {
 	breaks: "an unknown name is answered at once",
 	file:   "nvr/access/session.go",
 	old:    "\thash := \"\"\n\tif u != nil {\n",
@@ -764,8 +800,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a stranger keeps a user out",
 	file:   "nvr/access/session.go",
-	old:    "return u.Name + \"\\x00\" + from.Address\n",
-	new:    "return u.Name\n",
+	old:    "return tries{u.Name, from.Address}\n",
+	new:    "return tries{name: u.Name}\n",
 	test:   "TestTriesAreLimited",
 }, {
 	breaks: "a claim leaves its code",

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/nvr/db"
@@ -164,6 +165,11 @@ func (s Subject) Done() context.Context {
 	return s.session.while
 }
 
+// ended reports whether the subject is no longer who it was. What changes
+// something asks that again, holding changing: the decision may be as old as the
+// body of the request was slow.
+func (s Subject) ended() bool { return s.Done().Err() != nil }
+
 // Config says how to open.
 type Config struct {
 	DB  *db.DB
@@ -182,8 +188,10 @@ type Config struct {
 	Claim     bool
 	ClaimFile string
 
-	// Now is the wall clock; nil is time.Now. Nothing waits by it.
-	Now func() time.Time
+	// Now is the wall clock; nil is time.Now. Nothing waits by it. ClockGood
+	// reports whether it is known to be right, and stays true then; nil: it is.
+	Now       func() time.Time
+	ClockGood func() bool
 }
 
 // Access is the users of a recorder. Its methods may be called from any
@@ -198,6 +206,8 @@ type Access struct {
 	addresses limiter // tries to sign in, by address
 	accounts  limiter // the same, by name
 	claim     *claim  // nil: there is none in this process
+
+	unset atomic.Bool // the clock was not set yet, when we last looked
 
 	changing sync.Mutex // held by what changes the database
 
@@ -222,6 +232,7 @@ func Open(ctx context.Context, cfg Config) (*Access, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
+	a.unset.Store(cfg.ClockGood != nil && !cfg.ClockGood())
 	users, sessions, err := a.db.Access(ctx)
 	if err != nil {
 		return nil, err
@@ -232,9 +243,7 @@ func Open(ctx context.Context, cfg Config) (*Access, error) {
 	for i := range sessions {
 		a.keep(sessions[i])
 	}
-	if err := a.openClaim(); err != nil {
-		return nil, err
-	}
+	a.openClaim()
 	return a, nil
 }
 
@@ -308,7 +317,10 @@ func cut(text string, n int) string {
 // change applies a change to the database and then to memory. The caller holds
 // changing.
 func (a *Access) change(ctx context.Context, c *db.AccessChange) error {
-	c.DeleteSessions = append(c.DeleteSessions, a.expired()...)
+	expired := a.expired()
+	c.DeleteSessions = append(c.DeleteSessions, expired...)
+	// What goes cannot be changed: the database would find no row, and refuse all.
+	c.Sessions = slices.DeleteFunc(c.Sessions, func(s db.Session) bool { return slices.Contains(expired, s.ID) })
 	err := a.db.ApplyAccess(ctx, c)
 	switch {
 	case errors.Is(err, db.ErrExists):
@@ -336,14 +348,17 @@ func (a *Access) change(ctx context.Context, c *db.AccessChange) error {
 		a.users[c.Users[i].ID] = &c.Users[i]
 	}
 	for _, s := range c.Sessions {
+		made, used := a.unset.Load(), a.unset.Load()
 		for hash, old := range a.sessions {
 			if old.ID == s.ID {
 				s.Uses = old.used()
+				made, used = old.madeUndated, old.usedUndated
 				delete(a.sessions, hash)
 				old.end()
 			}
 		}
-		a.keep(s)
+		in := a.keep(s)
+		in.madeUndated, in.usedUndated = made, used
 	}
 	return nil
 }

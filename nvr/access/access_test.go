@@ -268,6 +268,63 @@ func TestSessionsExpireAndTokensAreNone(t *testing.T) {
 	}
 }
 
+// Fails when a session that was made, or used, before the clock was set ends when
+// it is; and when a clock that is not known to be right ends one for good.
+func TestClockThatIsSetEndsNoSession(t *testing.T) {
+	h := newHouse(t)
+	root, err := h.Login(t.Context(), "root", rootPassword, home, Subject{})
+	h.must(err)
+	_, old, err := h.AddToken(t.Context(), h.root, "old", Live, time.Hour, home)
+	h.must(err)
+	right := h.wall.Add(5 * 24 * time.Hour)
+
+	good := false
+	h.cfg.ClockGood = func() bool { return good }
+	h.wall = h.wall.Add(100 * 365 * 24 * time.Hour) // it is nonsense, and ahead
+	h.open()
+	h.root = h.session(root)
+	if _, ok := h.Token(old, home); !ok {
+		t.Error("a clock that may be wrong ends a token")
+	}
+	h.viewer("v", Live, nil) // a change: nothing goes with it
+	h.wall = time.Date(1970, 1, 1, 0, 2, 0, 0, time.UTC)
+	secret, err := h.Login(t.Context(), "root", rootPassword, home, Subject{})
+	h.must(err)
+	by := h.session(secret)
+	_, token, err := h.AddToken(t.Context(), by, "new", Live, 90*24*time.Hour, home)
+	h.must(err)
+
+	good, h.wall = true, right
+	h.session(secret)
+	if by.Done().Err() != nil || !h.Still(by, home) {
+		t.Error("what goes on by the session has ended")
+	}
+	for range 2 { // also after a restart
+		h.session(root)
+		h.session(secret)
+		if _, ok := h.Token(token, home); !ok {
+			t.Error("the token has ended")
+		}
+		if _, ok := h.Token(old, home); ok {
+			t.Error("a token that has expired by a clock that is right lets in")
+		}
+		list, err := h.Sessions(h.root, h.root.UserID)
+		h.must(err)
+		for _, s := range list {
+			want := media.TimeOf(right).Add(media.DurationOf(MostSession))
+			if s.Token {
+				want = media.TimeOf(right).Add(media.DurationOf(90 * 24 * time.Hour))
+			}
+			if s.ID >= by.SessionID && (s.Created != media.TimeOf(right) || s.Expires != want) {
+				t.Errorf("%+v, want it made %v, good until %v", s, media.TimeOf(right), want)
+			}
+		}
+		h.open()
+	}
+	h.wall = right.Add(8 * 24 * time.Hour)
+	h.gone(secret)
+}
+
 // The last use of a session is written with what is written anyway (R76).
 func TestUseIsWrittenWithTheNextChange(t *testing.T) {
 	h := newHouse(t)
@@ -338,6 +395,34 @@ func TestChangeOfRightsEndsSessions(t *testing.T) {
 		}
 		h.must(h.DeleteUser(t.Context(), h.root, id))
 		h.gone(secret)
+	}
+}
+
+// Fails when what has expired, and goes with the next change, keeps that change
+// from being made.
+func TestExpiredTokenKeepsNoUserFromChange(t *testing.T) {
+	h := newHouse(t)
+	id, secret := h.viewer("v", Live, nil)
+	_, token, err := h.AddToken(t.Context(), h.session(secret), "script", Live, 24*time.Hour, home)
+	h.must(err)
+	_, lasting, err := h.AddToken(t.Context(), h.session(secret), "other", Live, 0, home)
+	h.must(err)
+	h.wall = h.wall.Add(48 * time.Hour)
+	yes := true
+	if _, err := h.ChangeUser(t.Context(), h.root, id, UserChange{Rights: new(Recorded)}, home); err != nil {
+		t.Errorf("other rights: %v", err)
+	}
+	if s, ok := h.Token(lasting, home); !ok || s.May(ViewLive, 0) {
+		t.Errorf("the token that lasts: %+v, %t", s, ok)
+	}
+	if _, err := h.ChangeUser(t.Context(), h.root, id, UserChange{Disabled: &yes}, home); err != nil {
+		t.Errorf("disable: %v", err)
+	}
+	h.gone(secret)
+	h.open()
+	h.gone(secret)
+	if _, ok := h.Token(token, home); ok {
+		t.Error("the expired token lets in")
 	}
 }
 
@@ -430,6 +515,66 @@ func TestUsersMayOnlyWhatIsTheirs(t *testing.T) {
 	}
 }
 
+// Fails when a token that may administer gives itself, or anybody, a way in that
+// outlasts it.
+func TestTokenToAdministerLetsNobodyIn(t *testing.T) {
+	h := newHouse(t)
+	id, secret := h.viewer("v", Live, nil)
+	_, token, err := h.AddToken(t.Context(), h.root, "script", Admin, 0, home)
+	h.must(err)
+	by, _ := h.Token(token, home)
+	yes, no, none, password := true, false, "", "a new password"
+	for name, c := range map[string]UserChange{"password": {Password: &password}, "no password": {Password: &none}, "administrator": {Admin: &yes}} {
+		if _, err := h.ChangeUser(t.Context(), by, id, c, home); !errors.Is(err, ErrForbidden) {
+			t.Errorf("change, %s: %v", name, err)
+		}
+		c.Name = &name
+		if _, err := h.AddUser(t.Context(), by, c); !errors.Is(err, ErrForbidden) {
+			t.Errorf("add, %s: %v", name, err)
+		}
+	}
+	h.session(secret)
+	// The rest is what it is for.
+	other, err := h.AddUser(t.Context(), by, UserChange{Name: new("w"), Admin: &no})
+	h.must(err)
+	_, err = h.ChangeUser(t.Context(), by, id, UserChange{Disabled: &yes, Rights: new(Recorded)}, home)
+	h.must(err)
+	h.must(h.DeleteUser(t.Context(), by, other))
+}
+
+// Fails when what was decided before the session ended, and comes to be done
+// after that, is done.
+func TestWhoWasRevokedCompletesNothing(t *testing.T) {
+	h := newHouse(t)
+	yes, password := true, "a new password"
+	viewer, _ := h.viewer("v", Live, nil)
+	for name, end := range map[string]func(boss int32) error{
+		"revoked": func(boss int32) error { return h.Revoke(t.Context(), h.root, boss, 0) },
+		"changed": func(boss int32) error {
+			return errOf(h.ChangeUser(t.Context(), h.root, boss, UserChange{Admin: new(false)}, home))
+		},
+		"deleted": func(boss int32) error { return h.DeleteUser(t.Context(), h.root, boss) },
+	} {
+		boss, err := h.AddUser(t.Context(), h.root, UserChange{Name: &name, Password: &password, Admin: &yes})
+		h.must(err)
+		secret, err := h.Login(t.Context(), name, password, home, Subject{})
+		h.must(err)
+		by := h.session(secret)
+		h.must(end(boss))
+		for what, err := range map[string]error{
+			"adds":    errOf(h.AddUser(t.Context(), by, UserChange{Name: new("x"), Admin: &yes})),
+			"changes": errOf(h.ChangeUser(t.Context(), by, viewer, UserChange{Admin: &yes}, home)),
+			"revokes": h.Revoke(t.Context(), by, viewer, 0),
+			"deletes": h.DeleteUser(t.Context(), by, viewer),
+			"token":   func() error { _, _, err := h.AddToken(t.Context(), by, "x", Live, 0, home); return err }(),
+		} {
+			if !errors.Is(err, ErrForbidden) {
+				t.Errorf("who was %s %s: %v", name, what, err)
+			}
+		}
+	}
+}
+
 func errOf[T any](_ T, err error) error { return err }
 
 func TestLastAdministratorStays(t *testing.T) {
@@ -503,6 +648,15 @@ func TestTriesAreLimited(t *testing.T) {
 		if err := try("root", rootPassword, home.Address); err != nil {
 			t.Errorf("from where the user is signed in: %v", err)
 		}
+		// No name that can be typed takes those tries away.
+		for i := range 2 * accountBurst {
+			for _, name := range []string{"root\x00" + home.Address, "root " + home.Address, "root" + home.Address} {
+				_ = try(name, "wrong", fmt.Sprintf("198.51.%d.1", i))
+			}
+		}
+		if err := try("root", rootPassword, home.Address); err != nil {
+			t.Errorf("after tries of names like the user's: %v", err)
+		}
 		time.Sleep(accountEvery)
 		if err := try("root", rootPassword, "198.51.100.200"); err != nil {
 			t.Errorf("later: %v", err)
@@ -527,17 +681,17 @@ func TestLimiterIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(time.Second, 2)
 		for i := range 3 * mostBuckets {
-			l.take(fmt.Sprint(i))
+			l.take(tries{name: fmt.Sprint(i)})
 			if len(l.buckets) > mostBuckets {
 				t.Fatalf("%d buckets", len(l.buckets))
 			}
 		}
 		// Who finds no place shares a bucket, and is not let through.
-		if err := l.take("new"); err == nil {
+		if err := l.take(tries{name: "new"}); err == nil {
 			t.Error("a full table lets everybody through")
 		}
 		time.Sleep(time.Minute)
-		if err := l.take("new"); err != nil || len(l.buckets) != 1 {
+		if err := l.take(tries{name: "new"}); err != nil || len(l.buckets) != 1 {
 			t.Errorf("%v, %d buckets", err, len(l.buckets))
 		}
 	})
@@ -755,4 +909,29 @@ func TestTimeToClaimEnds(t *testing.T) {
 			t.Errorf("code %q", code)
 		}
 	})
+}
+
+// Fails when a disk that takes no file, or does not let go of one, keeps the
+// recorder from starting.
+func TestClaimWithoutItsFile(t *testing.T) {
+	for name, path := range map[string]func(dir string) string{
+		"nowhere to write": func(dir string) string { return filepath.Join(dir, "not", "there") },
+		"not to be removed": func(dir string) string {
+			if err := os.MkdirAll(filepath.Join(dir, "claim-code", "full"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			return filepath.Join(dir, "claim-code")
+		},
+	} {
+		h := unclaimed(t)
+		h.cfg.ClaimFile = path(t.TempDir())
+		h.open()
+		code, _ := h.ClaimCode()
+		if code == "" || !strings.Contains(h.log.String(), "level=WARN") || strings.Contains(h.log.String(), code) {
+			t.Errorf("%s: code %q, log %s", name, code, h.log)
+		}
+		if _, err := h.Claim(t.Context(), code, "root", rootPassword, home); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

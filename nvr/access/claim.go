@@ -29,7 +29,7 @@ var (
 
 // claim is the one-time code. It is in no database, and of this process alone.
 type claim struct {
-	file   string
+	file   string    // "": there is none
 	opened time.Time // monotonic
 	timer  *time.Timer
 
@@ -60,29 +60,38 @@ func plain(code string) string {
 }
 
 // openClaim makes the code when the recorder is to be claimed. A file of an
-// earlier start goes in any case.
-func (a *Access) openClaim() error {
+// earlier start goes in any case. A disk that takes or gives no file is no reason
+// not to record: the code is on the console, too.
+func (a *Access) openClaim() {
 	if a.cfg.ClaimFile != "" {
 		if err := os.Remove(a.cfg.ClaimFile); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove an old claim code: %w", err)
+			a.log.Warn("the file of an old claim code stays", "path", a.cfg.ClaimFile, "cause", err)
 		}
 	}
 	if !a.cfg.Claim || a.cfg.Everybody != 0 || a.administrators() > 0 {
-		return nil
+		return
 	}
-	c := &claim{file: a.cfg.ClaimFile, opened: time.Now(), code: newCode()}
-	if c.file != "" {
-		f, err := os.OpenFile(c.file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return fmt.Errorf("write the claim code: %w", err)
-		}
-		_, err = fmt.Fprintln(f, shown(c.code))
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("write the claim code: %w", err)
+	c := &claim{opened: time.Now(), code: newCode()}
+	if a.cfg.ClaimFile != "" {
+		if err := c.write(a.cfg.ClaimFile); err != nil {
+			a.log.Warn("the claim code is on the console and in no file", "path", a.cfg.ClaimFile, "cause", err)
 		}
 	}
 	c.timer = time.AfterFunc(ClaimTime, func() { c.over(a) })
 	a.claim = c
+}
+
+// write writes the code to a file, or leaves none.
+func (c *claim) write(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, shown(c.code))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	c.file = path
 	return nil
 }
 
@@ -132,7 +141,7 @@ func (a *Access) Claim(ctx context.Context, code, name, password string, from Pe
 	if !a.Unclaimed() {
 		return "", ErrClaimed
 	}
-	if err := a.addresses.take(block(from.Address)); err != nil {
+	if err := a.addresses.take(tries{address: block(from.Address)}); err != nil {
 		return "", err
 	}
 	want, _ := a.ClaimCode()

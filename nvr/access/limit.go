@@ -17,6 +17,10 @@ const (
 	mostBuckets = 4096 // of a limiter; about 1 MiB
 )
 
+// tries is what tries are counted by: a name, an address, or a name from an
+// address. A name that is unknown may hold anything, so they are not joined.
+type tries struct{ name, address string }
+
 // limiter is token buckets by key, of which it keeps a bounded number. The keys
 // that find no place share one bucket.
 type limiter struct {
@@ -24,7 +28,7 @@ type limiter struct {
 	burst int
 
 	mu      *sync.Mutex
-	buckets map[string]*rate.Limiter
+	buckets map[tries]*rate.Limiter
 	others  *rate.Limiter
 	swept   time.Time
 }
@@ -32,12 +36,12 @@ type limiter struct {
 func newLimiter(every time.Duration, burst int) limiter {
 	return limiter{
 		every: every, burst: burst, mu: new(sync.Mutex),
-		buckets: make(map[string]*rate.Limiter), others: rate.NewLimiter(rate.Every(every), burst),
+		buckets: make(map[tries]*rate.Limiter), others: rate.NewLimiter(rate.Every(every), burst),
 	}
 }
 
 // take takes a token, or returns a *LimitError.
-func (l *limiter) take(key string) error {
+func (l *limiter) take(key tries) error {
 	now := time.Now() // monotonic: a clock that is set gives nobody tries
 	r := l.bucket(key, now).ReserveN(now, 1)
 	if after := r.DelayFrom(now); after > 0 {
@@ -47,7 +51,7 @@ func (l *limiter) take(key string) error {
 	return nil
 }
 
-func (l *limiter) bucket(key string, now time.Time) *rate.Limiter {
+func (l *limiter) bucket(key tries, now time.Time) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if b := l.buckets[key]; b != nil {

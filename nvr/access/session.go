@@ -30,13 +30,16 @@ const (
 
 // session is a session or token in memory.
 type session struct {
-	db.Session // Uses is as of the beginning
+	db.Session // its times are guarded by mu; Uses is as of the beginning
 
 	while context.Context // done when it has ended or changed
 	end   context.CancelFunc
 
 	mu   sync.Mutex
 	uses db.SessionUse
+
+	// Made, used while the clock was not set: dated anew when it is.
+	madeUndated, usedUndated bool
 }
 
 func (s *session) used() db.SessionUse {
@@ -45,17 +48,83 @@ func (s *session) used() db.SessionUse {
 	return s.uses
 }
 
-// lasts reports whether the session has not expired. A wall clock that is
-// behind ends nothing.
-func (s *session) lasts(now media.Time) bool {
-	return (s.Expires == 0 || now < s.Expires) && (s.Token || now.Sub(s.used().Time).Std() < idleTime)
+// row is the session with what it is at the moment.
+func (s *session) row() db.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row := s.Session
+	row.Uses = s.uses
+	return row
+}
+
+// lasts reports whether a session has not expired. A wall clock that is behind,
+// or not set yet, ends nothing.
+func (a *Access) lasts(s *session, now media.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return a.unset.Load() || (s.Expires == 0 || now < s.Expires) && (s.Token || now.Sub(s.uses.Time).Std() < idleTime)
+}
+
+// dateAnew gives what was made and used while the clock was not set its time,
+// when it is. It writes once, and what goes on by a session goes on. The caller
+// holds no lock.
+func (a *Access) dateAnew() {
+	if !a.unset.Load() || !a.cfg.ClockGood() {
+		return
+	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	if !a.unset.Load() {
+		return // another was faster
+	}
+	now := a.wall()
+	c := &db.AccessChange{}
+	for _, s := range a.undated() {
+		s.mu.Lock()
+		if s.madeUndated {
+			if s.Expires != 0 {
+				s.Expires = now.Add(s.Expires.Sub(s.Created))
+			}
+			s.Created = now
+			c.Sessions = append(c.Sessions, s.Session)
+		}
+		if s.usedUndated {
+			s.uses.Time = now
+			a.db.NoteUse(s.ID, s.uses)
+		}
+		s.madeUndated, s.usedUndated = false, false
+		s.mu.Unlock()
+	}
+	if len(c.Sessions) > 0 {
+		if err := a.db.ApplyAccess(context.Background(), c); err != nil {
+			a.log.Error("sessions that were made before the clock was set end at the next start", "cause", err)
+			if a.cfg.Failed != nil {
+				a.cfg.Failed(err)
+			}
+		}
+	}
+	a.unset.Store(false)
+}
+
+func (a *Access) undated() (list []*session) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, s := range a.sessions {
+		s.mu.Lock()
+		if s.madeUndated || s.usedUndated {
+			list = append(list, s)
+		}
+		s.mu.Unlock()
+	}
+	return list
 }
 
 // keep puts a session into memory. The caller holds mu, or is Open.
-func (a *Access) keep(s db.Session) {
+func (a *Access) keep(s db.Session) *session {
 	in := &session{Session: s, uses: s.Uses}
 	in.while, in.end = context.WithCancel(context.Background())
 	a.sessions[s.SecretHash] = in
+	return in
 }
 
 // expired lists sessions that nobody can use any more: they go with the next
@@ -65,7 +134,7 @@ func (a *Access) expired() (ids []int32) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for _, s := range a.sessions {
-		if !s.lasts(now) {
+		if !a.lasts(s, now) {
 			ids = append(ids, s.ID)
 		}
 	}
@@ -95,6 +164,7 @@ func (a *Access) subject(secret string, token bool, from Peer) (Subject, bool) {
 	if len(secret) > 128 {
 		return Subject{}, false
 	}
+	a.dateAnew()
 	hash := sha256.Sum256([]byte(secret))
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -111,6 +181,7 @@ func (a *Access) Still(s Subject, from Peer) bool {
 	if s.session == nil {
 		return s.UserID == 0
 	}
+	a.dateAnew()
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return s.session.while.Err() == nil && a.use(s.session, from)
@@ -120,7 +191,7 @@ func (a *Access) Still(s Subject, from Peer) bool {
 func (a *Access) use(s *session, from Peer) bool {
 	now := a.wall()
 	u := a.users[s.UserID]
-	if u == nil || u.Disabled || !s.lasts(now) {
+	if u == nil || u.Disabled || !a.lasts(s, now) {
 		return false
 	}
 	from = from.short()
@@ -128,6 +199,7 @@ func (a *Access) use(s *session, from Peer) bool {
 	defer s.mu.Unlock()
 	// A clock that is behind for a while does not make it unused.
 	s.uses = db.SessionUse{Time: max(now, s.uses.Time), Address: from.Address, Agent: from.Agent, Count: s.uses.Count + 1}
+	s.usedUndated = a.unset.Load()
 	a.db.NoteUse(s.ID, s.uses)
 	return true
 }
@@ -149,7 +221,7 @@ func (a *Access) subjectOf(s *session) Subject {
 // old, if there is one, ends. A wrong name or password is ErrDenied, too many
 // tries a *LimitError.
 func (a *Access) Login(ctx context.Context, name, password string, from Peer, old Subject) (secret string, err error) {
-	if err := a.addresses.take(block(from.Address)); err != nil {
+	if err := a.addresses.take(tries{address: block(from.Address)}); err != nil {
 		return "", err
 	}
 	u := a.user(name)
@@ -204,19 +276,19 @@ func (a *Access) Login(ctx context.Context, name, password string, from Peer, ol
 
 // account is the bucket of tries for a name. An address that the user is signed
 // in from has one of its own, so that others cannot keep the user out there.
-func (a *Access) account(name string, u *db.User, from Peer) string {
+func (a *Access) account(name string, u *db.User, from Peer) tries {
 	if u == nil {
-		return cut(name, mostName)
+		return tries{name: cut(name, mostName)}
 	}
 	now := a.wall()
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for _, s := range a.sessions {
-		if s.UserID == u.ID && !s.Token && s.lasts(now) && s.used().Address == from.Address {
-			return u.Name + "\x00" + from.Address
+		if s.UserID == u.ID && !s.Token && a.lasts(s, now) && s.used().Address == from.Address {
+			return tries{u.Name, from.Address}
 		}
 	}
-	return u.Name
+	return tries{name: u.Name}
 }
 
 func (a *Access) newSession(user int32, from Peer) (secret string, s db.Session) {
@@ -282,11 +354,12 @@ func (a *Access) Sessions(by Subject, user int32) ([]SessionInfo, error) {
 		return nil, err
 	}
 	now := a.wall()
-	list := a.sessionsOf(user, func(s *session) bool { return s.lasts(now) })
+	list := a.sessionsOf(user, func(s *session) bool { return a.lasts(s, now) })
 	slices.SortFunc(list, func(x, y *session) int { return cmp.Compare(y.ID, x.ID) })
 	out := make([]SessionInfo, len(list))
-	for i, s := range list {
-		u := s.used()
+	for i := range list {
+		s := list[i].row()
+		u := s.Uses
 		out[i] = SessionInfo{
 			ID: s.ID, Token: s.Token, Name: s.Name, Created: s.Created, Expires: s.Expires,
 			CreatedFrom: Peer{s.CreatedAddress, s.CreatedAgent}, Used: u.Time, UsedFrom: Peer{u.Address, u.Agent}, Uses: u.Count,
@@ -306,6 +379,9 @@ func (a *Access) Revoke(ctx context.Context, by Subject, user, id int32) error {
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return ErrForbidden
+	}
 	c := &db.AccessChange{}
 	for _, s := range a.sessionsOf(user, func(s *session) bool { return id == 0 || s.ID == id }) {
 		c.DeleteSessions = append(c.DeleteSessions, s.ID)
@@ -336,7 +412,7 @@ func (a *Access) AddToken(ctx context.Context, by Subject, name string, scope Ri
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	if by.session.while.Err() != nil {
+	if by.ended() {
 		return 0, "", ErrForbidden
 	}
 	tokens := a.sessionsOf(by.UserID, func(s *session) bool { return s.Token })

@@ -89,9 +89,14 @@ func userOf(u *db.User) User {
 	return out
 }
 
-// AddUser adds a user, by an administrator.
+// letsIn reports whether a change gives somebody a way in, or makes an
+// administrator. That is not for tokens: what they did would outlast them.
+func (c *UserChange) letsIn() bool { return c.Password != nil || c.Admin != nil && *c.Admin }
+
+// AddUser adds a user, by an administrator; by a token only a viewer without a
+// password.
 func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int32, err error) {
-	if !by.May(Administer, 0) {
+	if !by.May(Administer, 0) || by.Token && c.letsIn() {
 		return 0, ErrForbidden
 	}
 	if c.Name == nil {
@@ -103,6 +108,9 @@ func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int3
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return 0, ErrForbidden
+	}
 	change := &db.AccessChange{Users: []db.User{u}}
 	if err := a.change(ctx, change); err != nil {
 		return 0, err
@@ -112,7 +120,7 @@ func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int3
 }
 
 // ChangeUser changes a user: all of it by an administrator, the own password by
-// anybody. Who may other things now, or has another password, has to sign in
+// anybody, no password and no administrator by a token. Who may other things now, or has another password, has to sign in
 // again: its sessions end. That of the subject goes on with a new secret, which
 // is returned; else that is empty.
 func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserChange, from Peer) (secret string, err error) {
@@ -121,7 +129,7 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 	}
 	own := by.UserID == id
 	other := c.Name != nil || c.Admin != nil || c.Disabled != nil || c.Rights != nil || c.Cameras != nil
-	if other && !by.May(Administer, 0) || own && c.Password != nil && by.Token {
+	if other && !by.May(Administer, 0) || by.Token && c.letsIn() {
 		return "", ErrForbidden
 	}
 	was := a.userByID(id)
@@ -140,6 +148,9 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return "", ErrForbidden
+	}
 	if a.userByID(id) != was {
 		return "", ErrChanged
 	}
@@ -152,9 +163,9 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 		for _, s := range a.sessionsOf(id, func(s *session) bool { return true }) {
 			switch {
 			case s.Token: // it goes on, and what it was let do before ends
-				change.Sessions = append(change.Sessions, s.Session)
+				change.Sessions = append(change.Sessions, s.row())
 			case own && s.ID == by.SessionID && !next.Disabled:
-				renewed := s.Session
+				renewed := s.row()
 				secret, renewed.SecretHash = newSecret(false)
 				change.Sessions = append(change.Sessions, renewed)
 			default:
@@ -195,6 +206,9 @@ func (a *Access) DeleteUser(ctx context.Context, by Subject, id int32) error {
 	}
 	a.changing.Lock()
 	defer a.changing.Unlock()
+	if by.ended() {
+		return ErrForbidden
+	}
 	u := a.userByID(id)
 	if u == nil {
 		return ErrNotFound

@@ -117,7 +117,7 @@ type AccessChange struct {
 	Users []User
 
 	// Sessions are inserted when their ID is 0. Of one that exists, secret,
-	// scope and expiry are updated.
+	// scope, and the times it was made and expires are updated.
 	Sessions []Session
 }
 
@@ -212,8 +212,8 @@ func (t *tx) putUser(u *User) error {
 func (t *tx) putSession(s *Session) error {
 	expires := sql.Null[media.Time]{V: s.Expires, Valid: s.Expires != 0}
 	if s.ID != 0 {
-		return t.change(`UPDATE user_session SET secret_hash = ?, scope = ?, expires_time_90k = ? WHERE id = ?`,
-			s.SecretHash[:], s.Scope, expires, s.ID)
+		return t.change(`UPDATE user_session SET secret_hash = ?, scope = ?, created_time_90k = ?, expires_time_90k = ? WHERE id = ?`,
+			s.SecretHash[:], s.Scope, s.Created, expires, s.ID)
 	}
 	return t.QueryRowContext(t.ctx, `INSERT INTO user_session (user_id, secret_hash, token, name, scope, created_time_90k, expires_time_90k,
 			created_address, created_agent, used_time_90k, used_address, used_agent, uses)
@@ -254,11 +254,12 @@ func (d *DB) withUses(f func(map[int32]SessionUse) error) error {
 	return err
 }
 
-// noteUses writes uses. One of a session that is gone is let go.
+// noteUses writes uses. One of a session that is gone is let go; so is one that
+// the schema does not take, since no use is worth the flush that it rides on.
 func (t *tx) noteUses(uses map[int32]SessionUse) error {
 	for id, u := range uses {
 		err := t.exec(t.d.w.noteUse, u.Time, u.Address, u.Agent, u.Count, id)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, ErrNotFound) && !isCode(err, codeConstraint) {
 			return fmt.Errorf("last use of session %d: %w", id, err)
 		}
 	}

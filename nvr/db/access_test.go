@@ -2,6 +2,7 @@ package db
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -131,6 +132,24 @@ func TestUseOfASessionRidesOnTheFlush(t *testing.T) {
 	h.changeUsers(AccessChange{DeleteSessions: []int32{1}})
 	if _, sessions := h.access(); len(sessions) != 1 || sessions[0].Uses != later {
 		t.Errorf("with a change of users: %+v", sessions)
+	}
+}
+
+// Fails when a use that cannot be written keeps recordings from being committed.
+func TestBadUseOfASessionFailsNoFlush(t *testing.T) {
+	h := newHouse(t)
+	h.changeUsers(AccessChange{Users: []User{anna}, Sessions: []Session{{SecretHash: [32]byte{1}}, {SecretHash: [32]byte{2}}}})
+	good := SessionUse{20, "192.0.2.2", "b", 2}
+	h.NoteUse(1, SessionUse{10, "192.0.2.1", strings.Repeat("x", 300), 1})
+	h.NoteUse(2, good)
+	h.add(h.main, 0, 1)
+	if _, sessions := h.access(); sessions[0].Uses != (SessionUse{}) || sessions[1].Uses != good {
+		t.Errorf("%+v", sessions)
+	}
+	h.NoteUse(1, good)
+	h.add(h.main, 1, 2)
+	if _, sessions := h.access(); sessions[0].Uses != good {
+		t.Errorf("the next: %+v", sessions[0])
 	}
 }
 

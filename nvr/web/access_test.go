@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -355,6 +357,12 @@ func TestCookie(t *testing.T) {
 	if a := g.ask("GET", "/api/", "", "Cookie", "__Host-"+value, "X-Forwarded-Proto", "https"); a.status != 200 {
 		t.Errorf("over TLS: %d", a.status)
 	}
+	// One that another program of this host set beside ours is passed over.
+	for _, cookies := range []string{"s=other; " + g.cookie(plain), g.cookie(plain) + "; s=other", "s=; s=x; " + g.cookie(plain) + "; s=y"} {
+		if a := g.ask("GET", "/api/", "", "Cookie", cookies); a.status != 200 {
+			t.Errorf("%s: %d", cookies, a.status)
+		}
+	}
 	// Signing in again ends the session that was.
 	g.who["x"] = g.cookie(plain)
 	next := g.send("x", "POST", "/api/login", login)
@@ -400,9 +408,18 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
-	for _, h := range []string{"Basic " + made.Token, "Bearer x", "Bearer", made.Token, "Bearer " + strings.TrimPrefix(g.who["B"], "s=")} {
+	for _, h := range []string{"Bearer x", "Bearer", "bearer x", "Bearer " + strings.TrimPrefix(g.who["B"], "s=")} {
 		if a := g.send("B", "GET", "/api/", "", "Authorization", h); a.status != 401 {
 			t.Errorf("%s: %d", h, a.status)
+		}
+	}
+	// What a proxy asks browsers for is as none: the cookie counts.
+	for _, h := range []string{"Basic " + made.Token, "Basic YW5uYTp4", made.Token, `Digest username="b"`} {
+		for path, want := range map[string][2]int{"/api/": {200, 401}, "/healthz": {200, 200}, "/login": {200, 200}} {
+			with, without := g.send("B", "GET", path, "", "Authorization", h), g.ask("GET", path, "", "Authorization", h)
+			if got := [2]int{with.status, without.status}; got != want {
+				t.Errorf("%s of %s: %d, want %d", path, h, got, want)
+			}
 		}
 	}
 	list := g.send("B", "GET", fmt.Sprintf("/api/users/%d/sessions", g.ids["B"]), "")
@@ -512,6 +529,21 @@ func TestHostsThatAreOurs(t *testing.T) {
 			t.Errorf("%q is ours: %t", host, got)
 		}
 	}
+	// Machines that are called by their domain, too, or by nothing.
+	for _, c := range []struct {
+		hostName, host string
+		want           bool
+	}{
+		{"nvr.example.org", "nvr.example.org:80", true}, {"nvr.example.org", "NVR.example.org.", true}, {"nvr.example.org", "nvr", true},
+		{"nvr.example.org", "nvr.local", true}, {"nvr.example.org", "nvr.evil.com", false}, {"nvr.example.org", "example.org", false},
+		{"Holdfast.local", "holdfast.local", true}, {"Holdfast.local", "holdfast", true}, {"Holdfast.local", "holdfast.fritz.box", true},
+		{"", "evil.com", false}, {"", "evil", false}, {"", "192.0.2.1", true},
+	} {
+		s := &server{hostName: c.hostName}
+		if got := s.ours(c.host); got != c.want {
+			t.Errorf("%q is %q: %t", c.host, c.hostName, got)
+		}
+	}
 	for host, want := range map[string]int{"evil.com": 421, "nvr.example.org": 200} {
 		for _, path := range []string{"/healthz", "/login"} {
 			w := httptest.NewRecorder()
@@ -552,6 +584,60 @@ func TestPeerIsWhoCalls(t *testing.T) {
 		if p, secure := s.peer(r); p.Address != c.address || secure != c.secure {
 			t.Errorf("%+v: %s, %t", c, p.Address, secure)
 		}
+	}
+}
+
+// Fails when a change that is refused tells which cameras there are.
+func TestRefusedChangeTellsOfNoCamera(t *testing.T) {
+	g := newGuarded(t, nil)
+	want := ""
+	for _, uuid := range []string{"00000000-0000-4000-8000-000000000000", g.uuids["A"], g.uuids["B"]} {
+		a := g.send("A", "PATCH", fmt.Sprintf("/api/users/%d", g.ids["A"]), fmt.Sprintf(`{"update":{"permissions":{"cameras":{%q:["live"]}}}}`, uuid))
+		if got := fmt.Sprintf("%d %s", a.status, a.body); a.status != 403 || want != "" && got != want {
+			t.Errorf("%s: %s", uuid, got)
+		} else {
+			want = got
+		}
+	}
+}
+
+// bodyAfter is a body that comes when something has been done.
+type bodyAfter struct {
+	io.Reader
+	do sync.Once
+	f  func()
+}
+
+func (b *bodyAfter) Read(p []byte) (int, error) {
+	b.do.Do(b.f)
+	return b.Reader.Read(p)
+}
+
+// Fails when a session that ends while a body is on its way still has its way.
+func TestSlowBodyOfAnEndedSessionChangesNothing(t *testing.T) {
+	g := newGuarded(t, nil)
+	for path, c := range map[string]struct {
+		body   string
+		status int
+	}{
+		"/api/cameras/": {`{"shortName":"x","streams":{"main":{"url":"rtsp://192.0.2.9/"}}}`, 401},
+		"/api/users/":   {`{"user":{"username":"x"}}`, 403},
+	} {
+		who := g.cookie(g.send("", "POST", "/api/login", fmt.Sprintf(`{"username":"owner","password":%q}`, ownerPassword)))
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("POST", "http://localhost"+path, &bodyAfter{Reader: strings.NewReader(c.body), f: func() {
+			if a := g.ask("POST", "/api/logout", "{}", "Cookie", who, "Content-Type", "application/json"); a.status != 204 {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}})
+		r.Header.Set("Cookie", who)
+		r.Header.Set("Content-Type", "application/json")
+		if g.server.Config.Handler.ServeHTTP(w, r); w.Code != c.status {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if n := len(g.store.Cameras()); n != 2 {
+		t.Errorf("%d cameras", n)
 	}
 }
 

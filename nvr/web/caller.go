@@ -30,7 +30,8 @@ func callerOf(r *http.Request) *caller {
 }
 
 // identify finds out who sends a request. A cookie that lets nobody in is as
-// none, a token that does not is refused.
+// none, a token that does not is refused. Authorization of another scheme is
+// meant for a proxy before us, which passes it on, and is as none.
 func (s *server) identify(r *http.Request) (*caller, error) {
 	c := &caller{}
 	c.peer, c.secure = s.peer(r)
@@ -39,18 +40,19 @@ func (s *server) identify(r *http.Request) (*caller, error) {
 		return c, nil
 	}
 	c.Subject = s.Access.Nobody()
-	if h := r.Header.Get("Authorization"); h != "" {
-		scheme, token, _ := strings.Cut(h, " ")
+	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 		subject, ok := s.Access.Token(strings.TrimSpace(token), c.peer)
-		if !ok || !strings.EqualFold(scheme, "Bearer") {
+		if !ok {
 			return c, &httpError{http.StatusUnauthorized, "Authorization has no token that lets anybody in"}
 		}
 		c.Subject = subject
 		return c, nil
 	}
-	if cookie, err := r.Cookie(cookieName(c.secure)); err == nil {
+	// What else runs on this host, on whatever port, may have set one of this name.
+	for _, cookie := range r.CookiesNamed(cookieName(c.secure)) {
 		if subject, ok := s.Access.Session(cookie.Value, c.peer); ok {
 			c.Subject, c.secret = subject, cookie.Value
+			break
 		}
 	}
 	return c, nil
@@ -96,8 +98,8 @@ func (s *server) isProxy(address string) bool {
 
 // privateDomains cannot be had by anybody on the Internet (RFC 6762, RFC 8375,
 // and names that were set aside or withheld), so no page of a stranger has such
-// a name.
-var privateDomains = []string{"local", "lan", "home", "internal", "home.arpa", "localdomain"}
+// a name. fritz.box is that of the router's vendor, and of every network behind one.
+var privateDomains = []string{"local", "lan", "home", "internal", "home.arpa", "localdomain", "fritz.box"}
 
 // ours reports whether a request means this recorder by its Host. A page of a
 // stranger may have its own name lead here (DNS rebinding): then its scripts are
@@ -113,8 +115,12 @@ func (s *server) ours(host string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return true
 	}
+	if strings.EqualFold(host, s.hostName) {
+		return true // with its domain, where the machine is called so
+	}
 	first, domain, dotted := strings.Cut(host, ".")
-	if strings.EqualFold(first, s.hostName) && (!dotted || slices.Contains(privateDomains, domain)) {
+	own, _, _ := strings.Cut(s.hostName, ".")
+	if strings.EqualFold(first, own) && (!dotted || slices.Contains(privateDomains, domain)) {
 		return true
 	}
 	return slices.ContainsFunc(s.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
@@ -125,7 +131,8 @@ func (s *server) ours(host string) bool {
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.ours(r.Host) {
-			text := fmt.Sprintf("this recorder does not go by the name %.100q: use its address, or %q", r.Host, s.hostName+".local")
+			own, _, _ := strings.Cut(s.hostName, ".")
+			text := fmt.Sprintf("this recorder does not go by the name %.100q: use its address, or %q", r.Host, own+".local")
 			if s.Machine == nil { // where people give flags
 				text += ", or start it with -host and the name"
 			}

@@ -185,6 +185,9 @@ func (s *server) addCamera(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if callerOf(r).Done().Err() != nil {
+		return errSignedOut // while the body came
+	}
 	c, err := store.ParseCamera(b)
 	if errors.As(err, new(*store.ConfigError)) {
 		return err

@@ -167,6 +167,9 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if in.Update.Permissions != nil && !c.May(access.Administer, 0) {
+		return access.ErrForbidden // before an answer tells which cameras there are
+	}
 	change, err := s.userChange(&in.Update)
 	if err != nil {
 		return err

@@ -508,6 +508,7 @@ func TestDirectoryOfALostDatabaseIsOurs(t *testing.T) {
 		{[]string{"lost+found"}, ""},
 		{[]string{"sample"}, ""},
 		{[]string{"sample-dirs", "db.lock", "db-wal", "db.ballast"}, ""},
+		{[]string{"claim-code", "sample"}, ""},
 		{[]string{"db", "anything"}, ""},
 		{[]string{"sample", "photos"}, "photos"},
 	} {

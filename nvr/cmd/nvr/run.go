@@ -108,6 +108,10 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	return run(ctx, o, slog.New(slog.NewTextHandler(stderr, nil)))
 }
 
+// claimCode is the file of the data directory with the code that makes the first
+// user. A kill leaves it.
+const claimCode = "claim-code"
+
 // memory is what the collector of garbage works towards: samples pass through
 // once, so a small heap costs little time.
 const (
@@ -164,7 +168,8 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	}
 
 	users, err := access.Open(context.WithoutCancel(ctx), access.Config{
-		DB: s.Database(), Failed: s.DatabaseFailed, Log: log, Everybody: web.Everybody(o.anonymous), Claim: true, ClaimFile: filepath.Join(o.data, "claim-code"),
+		DB: s.Database(), Failed: s.DatabaseFailed, Log: log, Everybody: web.Everybody(o.anonymous), Claim: true, ClaimFile: filepath.Join(o.data, claimCode),
+		ClockGood: s.ClockGood,
 	})
 	if err != nil {
 		return errors.Join(err, closeStore(s))
@@ -239,7 +244,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == "db":
 			return nil
-		case name == "lost+found", name == "sample", name == "sample-dirs", strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
+		case name == "lost+found", name == "sample", name == "sample-dirs", name == claimCode, strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
 		case foreign == "":
 			foreign = name
 		}
