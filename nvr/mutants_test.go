@@ -84,6 +84,12 @@ var mutants = []mutant{{
 	new:    "if !rec.created {",
 	test:   "TestWhatWasDurableWaitsForItsFile",
 }, {
+	breaks: "a number whose place another file has is tried for ever",
+	file:   "nvr/store/run.go",
+	old:    " && !rec.created && !rec.broken {",
+	new:    " && !rec.created {",
+	test:   "TestFileInTheWayCostsItsNumberOnly",
+}, {
 	breaks: "the rest of a recording falls out of memory",
 	file:   "nvr/store/ring.go",
 	old:    "if from, ok := st.groupBehind(rec, n); ok {",

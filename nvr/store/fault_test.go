@@ -18,6 +18,7 @@ import (
 	"holdfast/nvr/db"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir"
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
 // The garbage rows of a camera at its limit are not collected yet when it is
@@ -795,6 +796,36 @@ func TestLastRecordingOfARunKeepsItsReason(t *testing.T) {
 			if recs[i+1].RunOffset == 0 && recs[i].EndReason == "" {
 				t.Errorf("recording %d is the last of its run and has no end reason; next is %d", recs[i].No, recs[i+1].No)
 			}
+		}
+	})
+}
+
+// Files that nobody knows of stand where recordings are to go, at the beginning of
+// the stream and later: each costs a recording, and is tried once.
+func TestFileInTheWayCostsItsNumberOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := bear(t, sampledirtest.State{}, nil, time.Time{})
+		l.mustOpen()
+		st := l.put(settings("front", plenty, 3600, false)).Stream("main")
+		inTheWay := []int32{0, 20, 21, 22}
+		for _, no := range inTheWay {
+			f, err := l.disk.Create(db.CompositeID(st.id, no))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+		f := l.play(st, 0)
+		f.play(l, 40*time.Minute)
+		if in := st.Info(); in.Watermark == 0 || in.DurableAge > 5*time.Second {
+			t.Errorf("nothing has become durable for %v", in.DurableAge)
+		}
+		if n := strings.Count(l.log.String(), "there is a file in its place"); n != len(inTheWay) {
+			t.Errorf("%d recordings were given up, want one for each of %d files", n, len(inTheWay))
+		}
+		f.run.End("test")
+		if err := l.close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

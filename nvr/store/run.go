@@ -225,14 +225,15 @@ func (r *Run) local(au media.AccessUnit) media.Time {
 // restart ends the recording where its file ends, with a gap behind it, and
 // begins another as the first of a run. A recording of which nothing is left
 // and no file was begun gives its number back, so that a disk that takes
-// nothing for days does not fill the memory with what there is not.
+// nothing for days does not fill the memory with what there is not. A number
+// whose place another file has is never tried again.
 func (r *Run) restart(au media.AccessUnit, reason string) error {
 	rec, st := r.rec, r.st
 	rec.heldAudio = nil
 	if rec.lost.cause == "" {
 		rec.lost = note{rec.start, DiskError, reason}
 	}
-	if rec.cut(rec.given()); len(rec.taken) == 0 && !rec.created {
+	if rec.cut(rec.given()); len(rec.taken) == 0 && !rec.created && !rec.broken {
 		st.notes = join(rec.before, rec.lost)
 		rec.release()
 		st.recent = st.recent[:len(st.recent)-1]
