@@ -193,6 +193,12 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestDirectoryMissingAtTheStartIsUsedWhenItComes",
 }, {
+	breaks: "a directory that came late is tried again behind the file that could not be read",
+	file:   "nvr/store/adopt.go",
+	old:    "if st.unusable = found.unusable; st.unusable != nil {",
+	new:    "if st.unusable = found.unusable; false {",
+	test:   "TestLateDirectoryIsTriedAgainFromItsFirstFile",
+}, {
 	breaks: "a second sync of the directory",
 	file:   "nvr/store/unsynced.go",
 	old:    "if err := d.dir.Sync(); err != nil {",
