@@ -260,6 +260,12 @@ var mutants = []mutant{{
 	new:    "return true || !slices.ContainsFunc(a.ties",
 	test:   "TestAdoptedLaterIsAdoptedTheSame",
 }, {
+	breaks: "what a file holds again is not known when its beginning could not be read",
+	file:   "nvr/store/earlier.go",
+	old:    "\t\t\treturn err // it may be read later, and say that it is tied\n",
+	new:    "",
+	test:   "TestAdoptedLaterIsAdoptedTheSame",
+}, {
 	breaks: "what was recorded beside adoption counts on from what was expected",
 	file:   "nvr/store/earlier.go",
 	old:    "\t\trec.prevMedia += media\n",
