@@ -199,6 +199,12 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestDirectoryMissingAtTheStartIsUsedWhenItComes",
 }, {
+	breaks: "a directory that came late is tried again behind the file that could not be read",
+	file:   "nvr/store/adopt.go",
+	old:    "if st.unusable = found.unusable; st.unusable != nil {",
+	new:    "if st.unusable = found.unusable; false {",
+	test:   "TestLateDirectoryIsTriedAgainFromItsFirstFile",
+}, {
 	breaks: "a second sync of the directory",
 	file:   "nvr/store/unsynced.go",
 	old:    "if err := d.dir.Sync(); err != nil {",
@@ -258,6 +264,12 @@ var mutants = []mutant{{
 	file:   "nvr/store/earlier.go",
 	old:    "return !slices.ContainsFunc(a.ties",
 	new:    "return true || !slices.ContainsFunc(a.ties",
+	test:   "TestAdoptedLaterIsAdoptedTheSame",
+}, {
+	breaks: "what a file holds again is not known when its beginning could not be read",
+	file:   "nvr/store/earlier.go",
+	old:    "\t\t\treturn err // it may be read later, and say that it is tied\n",
+	new:    "",
 	test:   "TestAdoptedLaterIsAdoptedTheSame",
 }, {
 	breaks: "what was recorded beside adoption counts on from what was expected",

@@ -15,6 +15,7 @@ import (
 	"holdfast/nvr/db"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir"
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
 // socket is where a disk is plugged in: one that was pulled out fails for good,
@@ -349,13 +350,15 @@ func missingAtTheStart(t *testing.T, beside besideLimits) {
 // how much room there is.
 type hooked struct {
 	sampledir.Dir
-	recover func(id int64)
+	recover func(id int64) error
 	space   func(*sampledir.Space)
 }
 
 func (h *hooked) Recover(id int64) (sampledir.File, error) {
 	if h.recover != nil {
-		h.recover(id)
+		if err := h.recover(id); err != nil {
+			return nil, err
+		}
 	}
 	return h.Dir.Recover(id)
 }
@@ -404,11 +407,12 @@ func TestClockIsSetWhileALateDirectoryIsAdopted(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				return &hooked{Dir: d, recover: func(id int64) {
+				return &hooked{Dir: d, recover: func(id int64) error {
 					if first := seen.Load(); c.s != nil && first != 0 && first != id>>32 {
 						c.s.clock.steps.CompareAndSwap(0, 1)
 					}
 					seen.CompareAndSwap(0, id>>32)
+					return nil
 				}}, nil
 			}
 		}
@@ -432,6 +436,58 @@ func TestClockIsSetWhileALateDirectoryIsAdopted(t *testing.T) {
 			c.stop()
 			c.start()
 		}
+	})
+}
+
+// Of a directory that came late one file may not be read at first, and be read
+// when it is tried again. The files before it come in, too.
+func TestLateDirectoryIsTriedAgainFromItsFirstFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := bear(t, sampledirtest.State{}, nil, time.Time{})
+		l.mustOpen()
+		names := []string{"front", "back"}
+		for _, name := range names {
+			l.runs(l.put(settings(name, plenty, 3600, false)).Stream("main"), 6).run.End("test")
+		}
+		time.Sleep(2 * time.Second)
+		at := l.now()
+		disk, files := l.dead()
+
+		l = bear(t, disk, files, at)
+		away, ill, set := true, true, false
+		l.hook = func(cfg *Config) {
+			cfg.openDir = func(string) (sampledir.Dir, error) {
+				if away {
+					return nil, syscall.ENODEV
+				}
+				return &hooked{Dir: l.disk.Reopen(), recover: func(id int64) error {
+					st, no := db.SplitID(id)
+					if st == l.main("back").id && no == 3 && ill {
+						ill = false
+						return syscall.EIO
+					}
+					if st == l.main("front").id && !set { // this try comes to nothing
+						set = true
+						l.s.Load().clock.steps.Add(1)
+					}
+					return nil
+				}}, nil
+			}
+		}
+		l.mustOpen()
+		away = false
+		time.Sleep(2 * absentRetry2)
+		if ill || !set || !strings.Contains(l.log.String(), "clock was set while") {
+			t.Fatalf("the directory was not tried twice: %v, %v", ill, set)
+		}
+		adopted(t, l.s.Load())
+		for _, name := range names {
+			st := l.main(name)
+			if n := len(list(t, st)); n != 6 || st.Unavailable() != nil {
+				t.Errorf("%s: of 6 files %d are listed; it is %v", name, n, st.Unavailable())
+			}
+		}
+		l.close()
 	})
 }
 

@@ -22,12 +22,17 @@ func (st *Stream) found() *Stream {
 	}
 }
 
-// takeOver makes what was adopted part of the stream. The caller holds mu.
+// takeOver makes what was adopted part of the stream. Where a file could not be
+// read that is nothing: whoever tries again begins with the first one. The caller
+// holds mu.
 func (st *Stream) takeOver(found *Stream) {
+	if st.unusable = found.unusable; st.unusable != nil {
+		return
+	}
 	for _, rec := range found.recent {
 		rec.st = st
 	}
-	st.unusable, st.recent = found.unusable, append(st.recent, found.recent...) // behind what an earlier try adopted
+	st.recent = append(st.recent, found.recent...) // behind what an earlier try adopted
 	st.nextNo, st.cumMedia, st.cumRuns, st.createdNo = found.nextNo, found.cumMedia, found.cumRuns, found.createdNo
 	if found.earlier != nil {
 		st.earlier, found.earlier.until = found.earlier, st.last

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/nvr/db"
 	"holdfast/nvr/media"
+	"holdfast/nvr/mp4"
 	"holdfast/nvr/store/internal/sampledir"
 )
 
@@ -356,7 +357,10 @@ func (a *earlierAdoption) look(ctx context.Context, d *directory, disk sampledir
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if w := about.Rewrites; err == nil && w != nil {
+		if err != nil && !errors.Is(err, mp4.ErrNotSampleFile) {
+			return err // it may be read later, and say that it is tied
+		}
+		if w := about.Rewrites; w != nil {
 			a.ties = append(a.ties, tie{w.RecordingNo, no})
 		}
 		a.sizes[no] = a.stream.blocks(size)

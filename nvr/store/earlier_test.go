@@ -171,7 +171,7 @@ func (l *life) tables() map[string][]string {
 
 // What is adopted beside the recording gives the rows that it gives before it,
 // whatever there is: torn files, files whose tails others hold again, runs over
-// several files, files of nothing.
+// several files, files of nothing, and files that cannot be read at first.
 func TestAdoptedLaterIsAdoptedTheSame(t *testing.T) {
 	rng := rand.New(rand.NewPCG(runSeed(t), 3))
 	synctest.Test(t, func(t *testing.T) {
@@ -222,10 +222,13 @@ func TestAdoptedLaterIsAdoptedTheSame(t *testing.T) {
 		t.Logf("%d files, %d of which hold others again", len(disk.Files), again)
 		at := l.now()
 		var want map[string][]string
-		for _, part := range []int{0, 1, 2, 5, 100} {
+		for i, part := range []int{0, 1, 2, 5, 100, 1} {
 			l := bear(t, disk, db, at)
 			if l.hook = limits(1, part, time.Second); part == 0 {
 				l.hook = limits(1<<20, 1, 0)
+			}
+			if i == 5 {
+				l.disk.Fail(sampledirtest.Read, 1, 1<<30, syscall.EIO)
 			}
 			l.mustOpen()
 			late := 0
@@ -236,6 +239,7 @@ func TestAdoptedLaterIsAdoptedTheSame(t *testing.T) {
 				t.Errorf("part %d: %d files are to be adopted later", part, late)
 			}
 			time.Sleep(1037 * time.Millisecond) // so that no picture comes with a step of the directory
+			l.disk.Heal()
 			for _, st := range l.camera("front").Streams {
 				f := l.play(st, 1_000_000)
 				f.play(l, 65*time.Second)
