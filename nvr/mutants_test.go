@@ -689,6 +689,18 @@ var mutants = []mutant{{
 	new:    "make(chan struct{}, 1000*most)",
 	test:   "TestConnectionsAreLimited",
 }, {
+	breaks: "a request costs more than it shows",
+	file:   "nvr/web/view.go",
+	old:    "n+int(more)\n",
+	new:    "n+1\n",
+	test:   "TestRowsOfARequestAreLimited",
+}, {
+	breaks: "slow downloads take all memory",
+	file:   "nvr/web/films.go",
+	old:    "\tf.recordings += n\n",
+	new:    "",
+	test:   "TestFilmsServedAtOnceAreLimited",
+}, {
 	breaks: "a date passes for a version of a file",
 	file:   "nvr/web/view.go",
 	old:    "!strings.HasPrefix(tag, `\"`) {",

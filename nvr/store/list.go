@@ -136,7 +136,8 @@ func (st *Stream) source(in *RecordingInfo) (mp4.Recording, error) {
 }
 
 // Segments returns the recordings with numbers from first to last, to be
-// served. Each must exist. What is in memory is as of now: a growing recording
+// served. Each must exist; that one was deleted since is told by its Playback
+// and Open, with ErrNotFound. What is in memory is as of now: a growing recording
 // ends at the last picture whose duration is known.
 func (st *Stream) Segments(ctx context.Context, first, last int32) ([]mp4.Recording, error) {
 	st.mu.Lock()
@@ -170,6 +171,9 @@ func (st *Stream) Segments(ctx context.Context, first, last int32) ([]mp4.Record
 			id, dirID := r.ID, r.DirID
 			m.Playback = func() (mp4.Playback, error) {
 				p, err := st.store.db.Playback(context.WithoutCancel(ctx), id)
+				if errors.Is(err, db.ErrNotFound) {
+					err = fmt.Errorf("%w: it was deleted", ErrNotFound)
+				}
 				return mp4.Playback{Video: p.Video, Offsets: p.Offsets, Audio: p.Audio, Fragments: p.Fragments}, err
 			}
 			m.Open = func() (mp4.Payload, error) { return st.store.payload(dirID, id) }

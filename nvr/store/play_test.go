@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"holdfast/nvr/mp4"
 	"holdfast/nvr/mp4/mp4test"
@@ -112,4 +115,35 @@ func TestEverythingPlaysOnceDuringFlushes(t *testing.T) {
 	if b.flushed() == flushes {
 		t.Error("there was no flush")
 	}
+}
+
+// A recording that is deleted after it was listed is told to be gone, not to
+// be a fault.
+func TestRecordingDeletedSinceIsNotFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 3*time.Minute)
+		f.run.End("test")
+		b.stop()
+		b.start()
+		st = b.again("front")
+		recs, err := st.Segments(t.Context(), 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := recs[0].Playback(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.s.DeleteCamera(t.Context(), st.uuid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := recs[0].Playback(); !errors.Is(err, ErrNotFound) {
+			t.Errorf("its indexes: %v", err)
+		}
+		if _, err := st.Segments(t.Context(), 0, 0); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the recording: %v", err)
+		}
+	})
 }

@@ -90,12 +90,26 @@ func parseSpan(text string) (span, error) {
 	return sp, nil
 }
 
+// parseSpans reads all spans of a request. Together they name n recordings, no
+// more than a file takes; of each the row is read, whatever of it is shown.
+func parseSpans(texts []string) (spans []span, n int, err error) {
+	for _, text := range texts {
+		sp, err := parseSpan(text)
+		if err != nil {
+			return nil, 0, err
+		}
+		more := int64(sp.last) - int64(sp.first) + 1
+		if more > int64(mp4.MaxSegments-n) {
+			return nil, 0, badRequest("more than %d recordings in one file: ask for a shorter part", mp4.MaxSegments)
+		}
+		spans, n = append(spans, sp), n+int(more)
+	}
+	return spans, n, nil
+}
+
 // segments finds what a span means. Every recording from START to END has to
 // exist.
 func (sp span) segments(ctx context.Context, st *store.Stream, out []mp4.Segment) ([]mp4.Segment, error) {
-	if n := int64(sp.last) - int64(sp.first) + 1; n > int64(mp4.MaxSegments-len(out)) {
-		return nil, badRequest("more than %d recordings in one file: ask for a shorter part", mp4.MaxSegments)
-	}
 	recs, err := st.Segments(ctx, sp.first, sp.last)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, &httpError{http.StatusNotFound, err.Error() + "; …/recordings lists what there is"}
@@ -154,9 +168,18 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	spans, n, err := parseSpans(q["s"])
+	if err != nil {
+		return err
+	}
+	done, ok := s.films.take(n)
+	if !ok {
+		return &httpError{http.StatusServiceUnavailable, "too much recorded video is sent at this moment: ask for a shorter part, or later"}
+	}
+	defer done()
 	ver, ok := s.versions.find(r, s.Now())
 	if !ok {
-		if ver, err = s.newVersion(r, q, v, cam, st); err != nil {
+		if ver, err = s.newVersion(r, q, spans, v, cam, st); err != nil {
 			return err
 		}
 	}
@@ -204,7 +227,7 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 }
 
 // newVersion lays out the file that a request asks for, as it is now.
-func (s *server) newVersion(r *http.Request, q url.Values, v view, cam *store.Camera, st *store.Stream) (version, error) {
+func (s *server) newVersion(r *http.Request, q url.Values, spans []span, v view, cam *store.Camera, st *store.Stream) (version, error) {
 	var opt mp4.Options
 	switch g := q.Get("gaps"); g {
 	case "", "cut":
@@ -221,11 +244,8 @@ func (s *server) newVersion(r *http.Request, q url.Values, v view, cam *store.Ca
 		return version{}, badRequest("ts is %q, neither true nor false", ts)
 	}
 	var segments []mp4.Segment
-	for _, text := range q["s"] {
-		sp, err := parseSpan(text)
-		if err != nil {
-			return version{}, err
-		}
+	for _, sp := range spans {
+		var err error
 		if segments, err = sp.segments(r.Context(), st, segments); err != nil {
 			return version{}, err
 		}

@@ -2,16 +2,21 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"mime"
 	"mime/multipart"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"holdfast/nvr/media"
+	"holdfast/nvr/mp4"
 )
 
 func TestGrammarOfSpans(t *testing.T) {
@@ -304,6 +309,70 @@ func TestSpansMeanPartsOfRecordings(t *testing.T) {
 	}
 	if r.log.Len() > 0 {
 		t.Errorf("logged: %s", r.log)
+	}
+}
+
+// What a request costs is bounded by the recordings that it names, not by what
+// it shows of them.
+func TestRowsOfARequestAreLimited(t *testing.T) {
+	r := newRecorder(t, "view")
+	const runs = 8
+	for range runs {
+		cam := r.camera("main")
+		cam.send(2)
+		cam.run.End("test over")
+	}
+	first, last, _ := r.recorded("main")
+	if last-first+1 != runs {
+		t.Fatalf("recordings %d to %d, want %d", first, last, runs)
+	}
+	spans := slices.Repeat([]string{fmt.Sprintf("%d-%d.0-1", first, last)}, mp4.MaxSegments/runs+1)
+	w := httptest.NewRecorder()
+	r.server.Config.Handler.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost"+r.path("main/view.mp4.txt?s=%s", strings.Join(spans, "&s=")), nil))
+	if w.Code != 400 || !strings.Contains(w.Body.String(), "more than") {
+		t.Errorf("%d %.200s", w.Code, w.Body)
+	}
+	if got, n, err := parseSpans(spans[1:]); len(got) != len(spans)-1 || n != mp4.MaxSegments || err != nil {
+		t.Errorf("as many as a file takes: %d spans, %d recordings, %v", len(got), n, err)
+	}
+}
+
+// The layouts of all files that are being served have a bound. A short file is
+// served all the same.
+func TestFilmsServedAtOnceAreLimited(t *testing.T) {
+	r := newRecorder(t, "view")
+	first, _ := r.twoRuns()
+	s := &server{Config: Config{Store: r.store, Now: time.Now}, log: slog.New(slog.DiscardHandler)}
+	cam, ok := r.store.Camera(r.uuid)
+	if !ok {
+		t.Fatal("no camera")
+	}
+	ask := func(recordings int) int {
+		t.Helper()
+		req := httptest.NewRequest("GET", r.path("main/view.mp4?s=%d", first)+strings.Repeat(fmt.Sprintf("&s=%d", first), recordings-1), nil)
+		req.SetPathValue("stream", "main")
+		req = req.WithContext(context.WithValue(t.Context(), cameraKey{}, cam))
+		w := httptest.NewRecorder()
+		if err := (view{}).serve(s, w, req); err != nil {
+			status, _ := s.refusal(req, err)
+			return status
+		}
+		return w.Code
+	}
+	done, ok := s.films.take(mostServed - alwaysTaken - 5)
+	if !ok {
+		t.Fatal("no room at the beginning")
+	}
+	for recordings, want := range map[int]int{alwaysTaken + 5: 200, alwaysTaken + 6: 503, alwaysTaken: 200} {
+		for range 3 { // what was served is counted no more
+			if got := ask(recordings); got != want {
+				t.Errorf("%d recordings more: %d, want %d", recordings, got, want)
+			}
+		}
+	}
+	done()
+	if got := ask(alwaysTaken + 6); got != 200 || s.films.recordings != 0 {
+		t.Errorf("when there is room: %d; %d are counted in the end", got, s.films.recordings)
 	}
 }
 

@@ -79,6 +79,7 @@ type server struct {
 	log      *slog.Logger
 	hostName string // of the machine
 	versions versions
+	films    films
 
 	someMetrics, allMetrics http.Handler // without those of streams, and with them
 }
