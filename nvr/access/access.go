@@ -90,7 +90,6 @@ const (
 	ViewVideo                  // see either of the next two
 	ViewLive                   // see live video
 	ViewRecorded               // list and see what was recorded
-	ExportVideo                // take it away as a file
 	Administer                 // all else: cameras, their configuration, users
 )
 
@@ -123,8 +122,6 @@ func (s Subject) May(a Action, camera int32) bool {
 		return granted&Live != 0
 	case ViewRecorded:
 		return granted&Recorded != 0
-	case ExportVideo:
-		return granted&Export != 0
 	case Administer:
 		return granted&Admin != 0
 	}
