@@ -254,11 +254,16 @@ func Nobody(everybody Rights) Subject { return Subject{everybody: everybody} }
 // Nobody is the subject of a request without a session.
 func (a *Access) Nobody() Subject { return Nobody(a.cfg.Everybody) }
 
-// HasUsers reports whether there is anybody who could sign in.
+// HasUsers reports whether there is anybody who can sign in.
 func (a *Access) HasUsers() bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return len(a.users) > 0
+	for _, u := range a.users {
+		if canSignIn(u) {
+			return true
+		}
+	}
+	return false
 }
 
 // Errors of the methods.
