@@ -295,7 +295,16 @@ func TestClockThatIsSetEndsNoSession(t *testing.T) {
 	h.must(err)
 
 	good, h.wall = true, right
-	h.session(secret)
+	var many sync.WaitGroup // at the moment that it is set
+	for range 4 {
+		many.Go(func() {
+			if _, ok := h.Session(secret, home); !ok {
+				t.Error("the session has ended")
+			}
+			_, _ = h.Sessions(h.root, h.root.UserID)
+		})
+	}
+	many.Wait()
 	if by.Done().Err() != nil || !h.Still(by, home) {
 		t.Error("what goes on by the session has ended")
 	}
