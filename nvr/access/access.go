@@ -90,7 +90,6 @@ const (
 	ViewVideo                  // see either of the next two
 	ViewLive                   // see live video
 	ViewRecorded               // list and see what was recorded
-	ExportVideo                // take it away as a file
 	Administer                 // all else: cameras, their configuration, users
 )
 
@@ -123,8 +122,6 @@ func (s Subject) May(a Action, camera int32) bool {
 		return granted&Live != 0
 	case ViewRecorded:
 		return granted&Recorded != 0
-	case ExportVideo:
-		return granted&Export != 0
 	case Administer:
 		return granted&Admin != 0
 	}
@@ -257,11 +254,16 @@ func Nobody(everybody Rights) Subject { return Subject{everybody: everybody} }
 // Nobody is the subject of a request without a session.
 func (a *Access) Nobody() Subject { return Nobody(a.cfg.Everybody) }
 
-// HasUsers reports whether there is anybody who could sign in.
+// HasUsers reports whether there is anybody who can sign in.
 func (a *Access) HasUsers() bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return len(a.users) > 0
+	for _, u := range a.users {
+		if canSignIn(u) {
+			return true
+		}
+	}
+	return false
 }
 
 // Errors of the methods.

@@ -27,7 +27,7 @@ const (
 
 	// No more are worked on at a time: each takes 19 MiB and a core.
 	mostHashes = 2
-	// No more wait for that: who comes then is sent away.
+	// No more are worked on or wait for that: who comes then is sent away.
 	mostWaiting = 32
 
 	leastPassword = 8   // characters

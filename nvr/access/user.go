@@ -223,8 +223,10 @@ func (a *Access) DeleteUser(ctx context.Context, by Subject, id int32) error {
 	return nil
 }
 
+func canSignIn(u *db.User) bool { return !u.Disabled && u.PasswordHash != "" }
+
 // administers reports whether a user can sign in and administer.
-func administers(u *db.User) bool { return u.Admin && !u.Disabled && u.PasswordHash != "" }
+func administers(u *db.User) bool { return u.Admin && canSignIn(u) }
 
 func (a *Access) administrators() (n int) {
 	a.mu.RLock()

@@ -679,6 +679,13 @@ func TestUsersBesideEverybody(t *testing.T) {
 	if _, err := users.AddUser(t.Context(), access.Nobody(access.Admin), access.UserChange{Name: &name}); err != nil {
 		t.Fatal(err)
 	}
+	if a := g.send("", "GET", "/api/?cameraConfigs=true", ""); a.status != 403 {
+		t.Errorf("with a user who cannot sign in: %d %s", a.status, a.body)
+	}
+	password := "long enough"
+	if _, err := users.ChangeUser(t.Context(), access.Nobody(access.Admin), 1, access.UserChange{Password: &password}, access.Peer{}); err != nil {
+		t.Fatal(err)
+	}
 	if a := g.send("", "GET", "/api/?cameraConfigs=true", ""); a.status != 401 {
 		t.Errorf("with users: %d %s", a.status, a.body)
 	}
