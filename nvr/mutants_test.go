@@ -86,8 +86,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a number whose place another file has is tried for ever",
 	file:   "nvr/store/run.go",
-	old:    " && !rec.created && !rec.broken {",
-	new:    " && !rec.created {",
+	old:    " && !rec.created && !rec.broken\n",
+	new:    " && !rec.created\n",
 	test:   "TestFileInTheWayCostsItsNumberOnly",
 }, {
 	breaks: "the rest of a recording falls out of memory",
@@ -102,11 +102,23 @@ var mutants = []mutant{{
 	new:    "n = 0",
 	test:   "TestOnlyTheOldestGroupsFallOut/a_file_that_takes_nothing",
 }, {
-	breaks: "numbers that were forgotten are not passed over",
-	file:   "nvr/store/flush.go",
-	old:    "sh.nextNo = max(sh.nextNo, first.no)",
-	new:    "sh.nextNo = max(sh.nextNo, 0)",
-	test:   "TestFileBehindNumbersWithoutFilesIsFound",
+	breaks: "what falls out of memory leaves numbers without files",
+	file:   "nvr/store/ring.go",
+	old:    "append(st.recent, r.renumber(r.no-1))\n\t}\n\tst.nextNo--\n",
+	new:    "append(st.recent, r)\n\t}\n",
+	test:   "TestForgottenNumbersWaitForNoRow",
+}, {
+	breaks: "a run of which all fell out of memory leaves a number without a file",
+	file:   "nvr/store/run.go",
+	old:    "if rec.starved && rec.leavesNothing() {",
+	new:    "if false {",
+	test:   "TestForgottenNumbersWaitForNoRow",
+}, {
+	breaks: "what falls out of memory counts as durable for the health",
+	file:   "nvr/store/stream.go",
+	old:    "\tst.unsyncedBytes += n\n",
+	new:    "\tif st.unsyncedBytes += n; st.unsyncedBytes == 0 {\n\t\tst.undurable.Store(0)\n\t}\n",
+	test:   "TestStreamOfWhichAllFallsOutIsUnwell",
 }, {
 	breaks: "a step takes all there is",
 	file:   "nvr/store/directory.go",

@@ -569,6 +569,7 @@ func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
 	for _, st := range c.Streams {
 		st.mu.Lock()
 		st.unsynced(-st.unsyncedBytes)
+		st.undurable.Store(0)
 		st.keeps(-st.keptBytes)
 		st.removed = true
 		if st.arrived != nil {

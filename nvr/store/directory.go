@@ -563,13 +563,16 @@ func (d *directory) settle(w *work) {
 		st.mu.Unlock()
 		return
 	}
-	if w.upTo > rec.durable {
-		st.undurable.Store(int64(time.Since(d.store.opened))) // what is left has waited from now
-	}
+	progress := w.upTo > rec.durable
 	for _, f := range rec.taken[rec.durable:w.upTo] {
 		st.unsynced(-f.cost)
 		st.watermark = max(st.watermark, rec.start.Add(media.Duration(f.videoEnd)))
 		st.durableTo = rec.received.Add(media.Duration(f.videoEnd).Std())
+	}
+	if progress && st.unsyncedBytes == 0 {
+		st.undurable.Store(0)
+	} else if progress {
+		st.undurable.Store(int64(time.Since(d.store.opened))) // what is left has waited from now
 	}
 	rec.durable = w.upTo
 	st.syncFails = 0

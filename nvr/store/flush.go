@@ -200,7 +200,6 @@ type share struct {
 	onDisk   int64 // of its blocks, those that were there at the start
 	waits    int64 // blocks of what has no row before the earlier files are adopted, and of these
 	nextNo   int32
-	passes   bool // a file waits for the commit that those before it have none
 	cumMedia media.Duration
 	cumRuns  int32
 
@@ -263,11 +262,11 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	for _, sh := range all {
 		st := sh.st
 		s.explain(sh)
-		if len(sh.recs) == 0 && len(sh.del) == 0 && len(sh.gaps) == 0 && !sh.passes {
+		if len(sh.recs) == 0 && len(sh.del) == 0 && len(sh.gaps) == 0 {
 			continue
 		}
 		shares = append(shares, sh)
-		work = work || len(sh.recs) > 0 || sh.passes || len(sh.del) > 0 || !sh.gapsAlone
+		work = work || len(sh.recs) > 0 || len(sh.del) > 0 || !sh.gapsAlone
 		batch.Gaps = append(batch.Gaps, sh.gaps...)
 		batch.Add = append(batch.Add, sh.add...)
 		batch.Discard = append(batch.Discard, sh.bad...)
@@ -350,13 +349,6 @@ func collectShare(st *Stream) *share {
 	}
 	if len(sh.recs) == 0 {
 		sh.nextNo, sh.cumMedia, sh.cumRuns = st.cfg.NextNo, st.cfg.CumMedia, st.cfg.CumRuns
-	}
-	if n := len(sh.recs); n < len(st.recent) && st.earlier == nil {
-		// Numbers that were forgotten are passed over; those of files that are not
-		// adopted yet are none.
-		first := st.recent[n]
-		sh.nextNo = max(sh.nextNo, first.no)
-		sh.passes = sh.nextNo > st.cfg.NextNo && !first.created && first.no-st.createdNo > probeAhead
 	}
 	return sh
 }

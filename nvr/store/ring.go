@@ -26,11 +26,12 @@ func (rec *recording) given() int {
 	return max(rec.durable, rec.inWork, min(rec.promised, len(rec.taken)))
 }
 
-// relieve makes room in the memory. It reports whether of cur, the growing
-// recording, all was given up that could be: no group of pictures is behind
-// what goes, and it ends until the next key frame.
-func (st *Stream) relieve(cur *recording) (cut bool) {
+// relieve makes room in the memory. It reports whether of the growing recording
+// all was given up that could be: no group of pictures is behind what goes, and it
+// ends until the next key frame.
+func (st *Stream) relieve() (cut bool) {
 	why, paused := st.diskCause()
+	cur := st.recent[len(st.recent)-1]
 	for _, rec := range slices.Clone(st.recent) {
 		n := rec.given()
 		if n == 0 && rec.created && !paused {
@@ -54,7 +55,9 @@ func (st *Stream) relieve(cur *recording) (cut bool) {
 			return true
 		}
 		if !rec.created && n == 0 {
-			st.forget(rec) // otherwise its file is to come, or may hold more and the directory cuts it
+			// Otherwise its file is to come, or may hold more and the directory cuts it.
+			st.forget(rec)
+			return st.excess() > 0 && st.relieve() // those behind may be others now
 		}
 		if st.excess() <= 0 {
 			return false
@@ -176,19 +179,51 @@ func (rec *recording) whyGone() string {
 }
 
 // forget takes a recording of which nothing is left, and which has no file, out
-// of the stream: its number is passed over. Why nothing is left of it is said of
-// the time before the next one.
+// of the stream. Why nothing is left of it is said of the time before the next
+// one. That has its number now, and so on: no numbers are without a file that a
+// start has to look beyond, or that the database has to know of first.
 func (st *Stream) forget(rec *recording) {
 	i := slices.Index(st.recent, rec)
-	if i+1 == len(st.recent) {
-		st.settled(rec)
+	later := slices.Clone(st.recent[i+1:])
+	if len(later) == 0 || slices.ContainsFunc(later, func(r *recording) bool { return r.created || r.broken }) {
+		st.settled(rec) // those have their numbers for good
 		return
 	}
 	rec.release()
 	if rec.runOffset > 0 {
 		st.endBefore(rec, rec.whyGone())
 	}
-	next := st.recent[i+1]
-	next.before = join(join(rec.before, rec.lost), next.before...)
-	st.recent = slices.Delete(slices.Clone(st.recent), i, i+1)
+	later[0].before = join(join(rec.before, rec.lost), later[0].before...)
+	st.recent = slices.Clone(st.recent[:i])
+	for _, r := range later {
+		st.recent = append(st.recent, r.renumber(r.no-1))
+	}
+	st.nextNo--
+}
+
+// renumber gives a recording that has no file another number. It returns the one
+// that has it.
+func (rec *recording) renumber(no int32) *recording {
+	next, rest := rec.leave(place{}, no, 0)
+	next.runOffset, next.follows, next.start = rec.runOffset, rec.follows, rec.start
+	next.prevMedia, next.prevRuns = rec.prevMedia, rec.prevRuns
+	next.before, next.settled = rec.before, rec.settled
+	next.rewrites, next.heirOf = rec.rewrites, rec.heirOf
+	rec.broken, rec.moved, rec.before, rec.heirOf = true, true, nil, nil
+	next.takeOver(rec, rest)
+	return next
+}
+
+// giveBack takes the newest recording, of which nothing is left and which has no
+// file, out of the stream: the next one has its number.
+func (st *Stream) giveBack(rec *recording) {
+	if rec.runOffset > 0 {
+		st.endBefore(rec, rec.whyGone())
+	} else {
+		st.cumRuns--
+	}
+	st.notes = join(rec.before, rec.lost)
+	rec.release()
+	st.recent = st.recent[:len(st.recent)-1]
+	st.nextNo = rec.no
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/nvr/media"
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
 // A disk that takes nothing for longer than memory lasts: no more than it takes
@@ -142,4 +144,96 @@ func TestOnlyTheOldestGroupsFallOut(t *testing.T) {
 			})
 		}
 	}
+}
+
+// recentNumbers are those of the recordings without a row; createdNo is the
+// highest one with a file.
+func recentNumbers(st *Stream) (nos []int32, createdNo int32) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, rec := range st.recent {
+		nos = append(nos, rec.no)
+	}
+	return nos, st.createdNo
+}
+
+// A disk takes no new file while many recordings fall out of memory, and nothing
+// can be committed because an earlier file is not adopted: the stream records
+// again as soon as the disk is well.
+func TestForgottenNumbersWaitForNoRow(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		run  time.Duration // that each session lasts
+		ring int64         // bytes
+		one  bool          // each is one group of pictures
+	}{
+		{"whole recordings", 2 * time.Second, 32 << 10, false},
+		{"groups larger than the memory", 20 * time.Second, 10 << 10, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk, files, at, _ := left(t, 40)
+				l := bear(t, disk, files, at)
+				inner := limits(1, 4, 200*time.Millisecond)
+				l.hook = func(cfg *Config) { inner(cfg); cfg.RingBytes = tt.ring }
+				l.mustOpen()
+				st := l.main("front")
+				// Adoption takes nothing more: its file cannot be read.
+				l.s.Load().flushing.Lock()
+				st.mu.Lock()
+				st.earlier.retry = time.Now().Add(forGood)
+				st.mu.Unlock()
+				l.s.Load().flushing.Unlock()
+				time.Sleep(5 * time.Second)
+				f := l.play(st, 500_000)
+				f.play(l, 3*time.Second)
+				l.disk.Fail(sampledirtest.Create, 1, -1, syscall.EIO)
+				for range 60 {
+					if f = l.next(f, "camera closed"); tt.one {
+						f.gop = f.n
+					}
+					f.play(l, tt.run)
+				}
+				nos, created := recentNumbers(st)
+				for i, no := range nos {
+					if i > 0 && no != nos[i-1]+1 {
+						t.Errorf("number %d follows on %d", no, nos[i-1])
+					}
+				}
+				t.Logf("recordings %v wait, the last file is %d", nos, created)
+				l.disk.Heal()
+				f = l.next(f, "camera closed")
+				f.play(l, time.Minute)
+				if st.Info().ToAdopt == 0 {
+					t.Error("all files are adopted")
+				}
+				if in := st.Info(); in.DurableAge > 10*time.Second {
+					t.Errorf("nothing has become durable for %v: %v", in.DurableAge, l.s.Load().Healthy(context.Background()))
+				}
+				f.run.End("test")
+				if err := l.close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// Pictures that fall out of memory, all of them, have not become durable.
+func TestStreamOfWhichAllFallsOutIsUnwell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(cfg *Config) { cfg.RingBytes = 400 })
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 3*time.Minute)
+		if err := b.s.Healthy(t.Context()); err == nil {
+			t.Error("all is well with a stream of which nothing becomes durable")
+		}
+		f.run.End("test")
+		time.Sleep(3 * time.Minute)
+		if err := b.s.Healthy(t.Context()); err != nil {
+			t.Errorf("nothing comes any more: %v", err)
+		}
+		b.stop()
+	})
 }

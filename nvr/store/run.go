@@ -128,7 +128,9 @@ func (r *Run) Append(au media.AccessUnit) error {
 	}
 	local := r.local(au)
 	rec.push(int32(d))
-	if st.excess() > 0 && st.relieve(rec) {
+	starves := st.excess() > 0 && st.relieve()
+	rec = r.rec // what is left of it may be another one
+	if starves {
 		// The disk is too slow, and no group of pictures is left to give up but
 		// the one that grows.
 		if au.Key {
@@ -139,7 +141,6 @@ func (r *Run) Append(au media.AccessUnit) error {
 		st.live(rec, au)
 		return nil
 	}
-	rec = r.rec // what is left of it may be another one
 	set := au.Key && r.steps != st.store.clock.steps.Load()
 	newEntry := au.Key && !au.Entry.Equal(rec.videoEntry)
 	if newEntry && !r.mayChange(au.Received) {
@@ -185,10 +186,16 @@ func (r *Run) End(reason string) {
 		case rec.starved:
 			reason = reasonSlowDisk
 		}
-		rec.end(reason)
-		st.seal(rec)
+		if rec.starved && rec.leavesNothing() {
+			st.giveBack(rec)
+			st.planGaps()
+		} else {
+			rec.end(reason)
+			st.seal(rec)
+		}
 		r.rec = nil
 	}
+	st.rests()
 	st.dropLive()
 }
 
@@ -233,14 +240,8 @@ func (r *Run) restart(au media.AccessUnit, reason string) error {
 	if rec.lost.cause == "" {
 		rec.lost = note{rec.start, DiskError, reason}
 	}
-	if rec.cut(rec.given()); len(rec.taken) == 0 && !rec.created && !rec.broken {
-		st.notes = join(rec.before, rec.lost)
-		rec.release()
-		st.recent = st.recent[:len(st.recent)-1]
-		st.nextNo = rec.no
-		if rec.runOffset == 0 {
-			st.cumRuns--
-		}
+	if rec.cut(rec.given()); rec.leavesNothing() {
+		st.giveBack(rec)
 	} else {
 		rec.end(reason)
 		st.seal(rec)
@@ -248,6 +249,12 @@ func (r *Run) restart(au media.AccessUnit, reason string) error {
 	r.offset = 0
 	r.setClock(au)
 	return r.begin(au, r.wall0, nil)
+}
+
+// leavesNothing reports whether nothing is left of a recording, on the disk
+// neither: its number is still to be had.
+func (rec *recording) leavesNothing() bool {
+	return len(rec.taken) == 0 && len(rec.pending) == 0 && !rec.created && !rec.broken
 }
 
 // begin makes au the first unit of a new recording. carry is a sound that

@@ -99,7 +99,7 @@ type Stream struct {
 	// times since the store was opened, 0 for none.
 	stirred   atomic.Int64 // the recording loop last gave a unit, or said what it does
 	records   atomic.Bool  // the loop says that it records
-	undurable atomic.Int64 // since when units wait and none has become durable
+	undurable atomic.Int64 // since when units come and none has become durable; 0: none wait
 
 	ledger
 	livestream
@@ -349,6 +349,7 @@ func (st *Stream) settled(rec *recording) {
 		at = flushed
 	}
 	st.store.plan(st, rec.no, at.Add(time.Duration(st.cfg.FlushIfSec)*time.Second))
+	st.rests()
 }
 
 // unsynced counts bytes that wait in memory to become durable.
@@ -356,14 +357,19 @@ func (st *Stream) unsynced(n int64) {
 	if st.removed {
 		return
 	}
-	if st.unsyncedBytes == 0 {
+	if n > 0 && st.undurable.Load() == 0 {
 		st.undurable.Store(int64(time.Since(st.store.opened)))
 	}
 	st.unsyncedBytes += n
-	if st.unsyncedBytes == 0 {
+	st.store.ring.Add(n)
+}
+
+// rests notes when no units wait and none are to come. What falls out of memory
+// while more come has not become durable.
+func (st *Stream) rests() {
+	if n := len(st.recent); st.unsyncedBytes == 0 && (n == 0 || st.recent[n-1].sealed) {
 		st.undurable.Store(0)
 	}
-	st.store.ring.Add(n)
 }
 
 // rotation is how long recordings are. minRotation spares a run a first
