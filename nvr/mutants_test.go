@@ -338,6 +338,18 @@ var mutants = []mutant{{
 	new:    "_ = forGood",
 	test:   "TestAdoptedFileThatDoesNotSyncIsForTheNextProcess",
 }, {
+	breaks: "memory holds whatever waits for a file that is for the next process",
+	file:   "nvr/store/stream.go",
+	old:    "\t\tst.holdBack()\n",
+	new:    "",
+	test:   "TestNotTooManyWaitForAFileThatDidNotSync",
+}, {
+	breaks: "recordings that wait for their rows keep their samples",
+	file:   "nvr/store/stream.go",
+	old:    "\trec.lighten()\n",
+	new:    "",
+	test:   "TestNotTooManyWaitForAFileThatDidNotSync",
+}, {
 	breaks: "a restore reads every file before anything is recorded",
 	file:   "nvr/store/restore.go",
 	old:    "return b.OpenID >= a.OpenID",
