@@ -230,10 +230,28 @@ var mutants = []mutant{{
 	test:   "TestDirectoryThatDoesNotSyncAtTheStartIsLeftAlone",
 }, {
 	breaks: "a directory that did not sync at the start is believed by the next one",
-	file:   "nvr/store/store.go",
-	old:    "if err := s.unsynced.Load(); err != nil {",
-	new:    "if err := s.unsynced.Load(); err != nil && false {",
+	file:   "nvr/store/unsynced.go",
+	old:    "if doubt := s.unsynced.Load(); doubt != nil {",
+	new:    "if doubt := s.unsynced.Load(); doubt != nil && false {",
 	test:   "TestEveryOperationFails/of/dirsync/input/output_error/once",
+}, {
+	breaks: "a directory that did not sync at the start is believed after a kill",
+	file:   "nvr/store/unsynced.go",
+	old:    "s.ends.set(doubtEnds, 1)",
+	new:    "error(nil)",
+	test:   "TestProcessKilledInDoubtIsNotBelieved",
+}, {
+	breaks: "a start that fails forgets that a sync failed",
+	file:   "nvr/store/store.go",
+	old:    "if err = s.inDoubt(err); errors",
+	new:    "if errors",
+	test:   "TestStartThatFailsInDoubtSaysSo",
+}, {
+	breaks: "a process that does not come to its end forgets that a sync failed",
+	file:   "nvr/store/store.go",
+	old:    "s.inDoubt(fmt.Errorf(\"close store: a disk does not answer: %w\", ctx.Err()))",
+	new:    "fmt.Errorf(\"close store: a disk does not answer: %w\", ctx.Err())",
+	test:   "TestCloseThatTimesOutIsInDoubt",
 }, {
 	breaks: "a new directory that did not sync is found by a second try",
 	file:   "nvr/store/internal/sampledir/sampledirtest/sampledirtest.go",
@@ -250,7 +268,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "what did not sync at the start waits for a restart that nobody asks for",
 	file:   "nvr/store/unsynced.go",
-	old:    "\t\tclose(s.doubted)\n",
+	old:    "\tclose(s.doubted)\n",
 	new:    "",
 	test:   "TestRestartIsAskedForLaterAndLater",
 }, {
@@ -337,6 +355,18 @@ var mutants = []mutant{{
 	old:    "e.retry = time.Now().Add(forGood)",
 	new:    "_ = forGood",
 	test:   "TestAdoptedFileThatDoesNotSyncIsForTheNextProcess",
+}, {
+	breaks: "memory holds whatever waits for a file that is for the next process",
+	file:   "nvr/store/stream.go",
+	old:    "\t\tst.holdBack()\n",
+	new:    "",
+	test:   "TestNotTooManyWaitForAFileThatDidNotSync",
+}, {
+	breaks: "recordings that wait for their rows keep their samples",
+	file:   "nvr/store/stream.go",
+	old:    "\trec.lighten()\n",
+	new:    "",
+	test:   "TestNotTooManyWaitForAFileThatDidNotSync",
 }, {
 	breaks: "a restore reads every file before anything is recorded",
 	file:   "nvr/store/restore.go",

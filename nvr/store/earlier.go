@@ -290,8 +290,7 @@ func (st *Stream) beginEarlier() *earlierAdoption {
 	return &earlierAdoption{stream: st, from: st.earlier.next, media: st.cfg.CumMedia, runs: st.cfg.CumRuns}
 }
 
-// earlierTried notes how a part ended. A stream that waits for too long is not
-// recorded any more: memory holds all that is behind.
+// earlierTried notes how a part ended.
 func (st *Stream) earlierTried(err error) {
 	st.mu.Lock()
 	e := st.earlier
@@ -308,12 +307,7 @@ func (st *Stream) earlierTried(err error) {
 		// A second sync proves nothing: that is for the next process.
 		e.retry = time.Now().Add(forGood)
 	}
-	n := st.waiting()
-	if n < mostWaiting {
-		st.unusable = nil
-	} else if st.unusable == nil && err != nil {
-		st.unusable = fmt.Errorf("%d recordings wait for their rows: a file of before the start cannot be adopted: %w", n, err)
-	}
+	st.holdBack()
 	st.mu.Unlock()
 	if errors.Is(err, sampledir.ErrUnsynced) && !st.store.poisoned.Load() {
 		st.store.doubts(err)
@@ -323,26 +317,19 @@ func (st *Stream) earlierTried(err error) {
 	}
 }
 
-// waiting is how many recordings wait for the earlier ones. Those that are
-// settled let go of what their rows do not need. The caller holds the lock.
-func (st *Stream) waiting() (n int) {
+// holdBack keeps a stream from being recorded while a file cannot be adopted and too
+// many recordings wait behind it: memory holds all of them. The caller holds the lock.
+func (st *Stream) holdBack() {
+	e, n := st.earlier, 0
 	for _, rec := range st.recent {
-		if rec.no < st.earlier.end || !rec.settled {
-			continue
-		}
-		n++
-		for _, f := range rec.taken {
-			if len(f.Video) <= len(counted) && len(f.Audio) <= len(counted) {
-				f.Video, f.Audio = counted[:len(f.Video)], counted[:len(f.Audio)]
-			}
+		if rec.no >= e.end && rec.settled {
+			n++
 		}
 	}
-	return n
+	if st.unusable = nil; e.err != nil && n >= mostWaiting {
+		st.unusable = fmt.Errorf("%d recordings wait for their rows: a file of before the start cannot be adopted: %w", n, e.err)
+	}
 }
-
-// counted stands for samples of which only their number is asked for any more:
-// the rest is in the index of the recording.
-var counted [1024]media.Sample
 
 // look reads what the files say of themselves: which of them are tied.
 func (a *earlierAdoption) look(ctx context.Context, d *directory, disk sampledir.Dir, end int32) error {

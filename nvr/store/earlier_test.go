@@ -567,27 +567,66 @@ func TestRestoreReadsTheLastFileOfEachOpen(t *testing.T) {
 	})
 }
 
+// unsyncedEarlier is a life with a stream one of whose files of before the start
+// did not sync when it was adopted.
+func unsyncedEarlier(t *testing.T) (*life, *Stream) {
+	disk, files, at, _ := left(t, 40)
+	l := bear(t, disk, files, at)
+	l.hook = limits(1, 4, 200*time.Millisecond)
+	l.mustOpen()
+	time.Sleep(2 * time.Second)
+	l.disk.Fail(sampledirtest.Sync, 1, 1, syscall.EIO)
+	for range 1000 {
+		time.Sleep(time.Second)
+		for _, st := range l.s.Load().allStreams() {
+			st.mu.Lock()
+			failed := st.earlier != nil && st.earlier.err != nil
+			st.mu.Unlock()
+			if failed {
+				return l, st
+			}
+		}
+	}
+	t.Fatal("no sync of an earlier file failed")
+	return nil, nil
+}
+
+// What waits for a file that no process but the next may adopt is bounded, too,
+// and keeps no samples.
+func TestNotTooManyWaitForAFileThatDidNotSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, st := unsyncedEarlier(t)
+		f := l.play(st, 500_000)
+		var err error
+		for n := 0; err == nil && n < 2*mostWaiting; n++ {
+			f = l.next(f, "camera closed")
+			err = f.one()
+			time.Sleep(2 * time.Second)
+		}
+		if in := st.Info(); err == nil || !strings.Contains(err.Error(), "cannot be adopted") || in.Unflushed > mostWaiting+100 {
+			t.Errorf("with %d recordings in memory: %v", in.Unflushed, err)
+		}
+		st.mu.Lock()
+		for _, rec := range st.recent {
+			for _, fr := range rec.taken {
+				if rec.settled && rec.no >= st.earlier.end && fr.Video[0].Size != 0 {
+					t.Errorf("recording %d holds samples", rec.no)
+				}
+			}
+		}
+		st.mu.Unlock()
+		f.run.End("test")
+		if err := l.close(); !errors.Is(err, ErrPoisoned) {
+			t.Errorf("close: %v", err)
+		}
+	})
+}
+
 // A file whose sync fails when it is adopted is not synced again: its stream is
 // recorded, and the next process, which is asked for, looks at the file.
 func TestAdoptedFileThatDoesNotSyncIsForTheNextProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		disk, files, at, _ := left(t, 40)
-		l := bear(t, disk, files, at)
-		l.hook = limits(1, 4, 200*time.Millisecond)
-		l.mustOpen()
-		time.Sleep(2 * time.Second)
-		l.disk.Fail(sampledirtest.Sync, 1, 1, syscall.EIO)
-		var st *Stream
-		for st == nil {
-			time.Sleep(time.Second)
-			for _, s := range l.s.Load().allStreams() {
-				s.mu.Lock()
-				if e := s.earlier; e != nil && e.err != nil {
-					st = s
-				}
-				s.mu.Unlock()
-			}
-		}
+		l, st := unsyncedEarlier(t)
 		n := st.Info().ToAdopt
 		f := l.play(st, 500_000)
 		f.play(l, 5*time.Minute)
@@ -604,9 +643,7 @@ func TestAdoptedFileThatDoesNotSyncIsForTheNextProcess(t *testing.T) {
 		if err := l.close(); !errors.Is(err, ErrPoisoned) {
 			t.Errorf("close: %v", err)
 		}
-		disk = l.disk.Content()
-		files = l.copyDB()
-		l = bear(t, disk, files, l.now())
+		l = bear(t, l.disk.Content(), l.copyDB(), l.now())
 		l.mustOpen()
 		adopted(t, l.s.Load())
 		l.finish()

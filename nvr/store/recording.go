@@ -319,6 +319,19 @@ func split(units []unit, payload [][]byte) ([]media.Sample, [][]byte) {
 	return samples, payload
 }
 
+// lighten lets go of what the row of a settled recording does not need: of the
+// samples of a fragment only their number is asked for, the rest is in the index.
+func (rec *recording) lighten() {
+	for _, f := range rec.taken {
+		if len(f.Video) <= len(counted) && len(f.Audio) <= len(counted) {
+			f.Video, f.Audio = counted[:len(f.Video)], counted[:len(f.Audio)]
+		}
+	}
+}
+
+// counted stands for samples that are only counted.
+var counted [1024]media.Sample
+
 // cut takes back everything behind the first n fragments: the bytes are given
 // up, and the indexes end there.
 func (rec *recording) cut(n int) {

@@ -65,6 +65,10 @@ type Config struct {
 	// all streams together. 0 is 256 MiB.
 	RingBytes int64
 
+	// ByHand says that nobody drops the page cache when this process ends with
+	// ErrPoisoned.
+	ByHand bool
+
 	// Progress, if set, is called while Open works, each time it got further.
 	// It must not wait.
 	Progress func()
@@ -131,7 +135,8 @@ type Store struct {
 // earlier process left on the disks, and starts the goroutines of the store.
 // ctx bounds the opening only. A sample directory that is missing or that
 // belongs to another installation is logged and left alone; its streams do
-// not record, the others do.
+// not record, the others do. ErrPoisoned, once, when the process before this one
+// was killed after a sync that failed at its start.
 func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -193,6 +198,12 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	cfg.Progress()
+	if s.ends.of(doubtEnds) > 0 {
+		err := fmt.Errorf("%w: a sync failed at the start of the process before this one, which was ended without a word", ErrPoisoned)
+		err = errors.Join(err, s.db.Close())
+		s.settleDoubt()
+		return nil, err
+	}
 	s.ballast.keep()
 	defer func() {
 		if err != nil {
@@ -203,6 +214,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 			}
 			if !errors.Is(err, ErrPoisoned) {
 				s.db.Close()
+			}
+			if err = s.inDoubt(err); errors.Is(err, ErrPoisoned) {
+				s.settleDoubt()
 			}
 		}
 	}()
@@ -548,7 +562,7 @@ func (s *Store) verdict(err error) error {
 // the database. All runs must have been ended. A disk that does not answer
 // holds it up only until ctx is done; what it did not take is adopted or lost
 // at the next start, as after a power cut. An error of kind ErrPoisoned, with
-// the database closed all the same, says that a sync failed at the start: the
+// the database closed all the same where it answers, says that a sync failed at the start: the
 // next one has to see what is on the disk.
 func (s *Store) Close(ctx context.Context) error {
 	s.stop()
@@ -561,7 +575,7 @@ func (s *Store) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		return fmt.Errorf("close store: a disk does not answer: %w", ctx.Err())
+		return s.inDoubt(fmt.Errorf("close store: a disk does not answer: %w", ctx.Err()))
 	}
 	closed := make(chan error, 1)
 	go func() { closed <- s.finish(context.WithoutCancel(ctx)) }()
@@ -569,7 +583,7 @@ func (s *Store) Close(ctx context.Context) error {
 	case err := <-closed:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("close store: the database does not answer: %w", ctx.Err())
+		return s.inDoubt(fmt.Errorf("close store: the database does not answer: %w", ctx.Err()))
 	}
 }
 
@@ -587,14 +601,16 @@ func (s *Store) finish(ctx context.Context) error {
 			errs = append(errs, d.dir.Close())
 		}
 	}
-	if err := errors.Join(errs...); s.poisoned.Load() || db.Poisoned(err) {
-		return s.verdict(err)
+	err := errors.Join(errs...)
+	if s.poisoned.Load() || db.Poisoned(err) {
+		err = s.verdict(err)
+	} else {
+		err = s.inDoubt(errors.Join(err, s.db.Close()))
 	}
-	errs = append(errs, s.db.Close())
-	if err := s.unsynced.Load(); err != nil {
-		errs = append(errs, fmt.Errorf("%w: %w", ErrPoisoned, *err))
+	if errors.Is(err, ErrPoisoned) {
+		s.settleDoubt()
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // makeDir makes a directory durably: its entry is synced, too, also when an

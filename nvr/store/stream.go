@@ -50,7 +50,7 @@ type Stream struct {
 	cfg db.Stream  // as configured
 
 	// unusable says why the stream cannot be recorded: a file of it could not
-	// be read at the start.
+	// be read at the start, or for so long that too many recordings wait behind it.
 	unusable error
 
 	earlier *earlier // nil: all files of before the start are adopted
@@ -336,6 +336,10 @@ func (st *Stream) settled(rec *recording) {
 	rec.settled = true
 	rec.letGo(len(rec.taken))
 	rec.release()
+	rec.lighten()
+	if st.earlier != nil {
+		st.holdBack()
+	}
 	i := slices.Index(st.recent, rec)
 	for i > 0 && st.recent[i-1].moved {
 		i--

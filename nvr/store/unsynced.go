@@ -45,6 +45,10 @@ const (
 	mostAlone = time.Hour
 )
 
+// doubtEnds is the line of that file for a process that left something alone at
+// its start and has not said so at its end yet: it may be killed.
+const doubtEnds = "doubt"
+
 // endings is that file.
 type endings struct {
 	path string
@@ -94,7 +98,10 @@ func (e *endings) set(uuid string, n int) error {
 		fmt.Fprintln(&b, uuid, n)
 	}
 	next := e.path + ".new"
-	if err := os.WriteFile(next, []byte(b.String()), 0o600); err != nil {
+	if err := os.WriteFile(next, []byte(b.String()), 0o600); diskFull(err) && n == 0 {
+		// Without room what the others did is forgotten, too.
+		return errors.Join(os.Remove(e.path), syncPath(filepath.Dir(e.path)))
+	} else if err != nil {
 		return err
 	}
 	if err := errors.Join(syncFile(next), os.Rename(next, e.path)); err != nil {
@@ -162,10 +169,33 @@ func (d *directory) refuse(err error) {
 
 // doubts notes a sync that failed at the start. The end of the process, whenever
 // it is, asks for an empty page cache: the next start would take for durable what
-// only that holds.
+// only that holds. One that is killed cannot ask, so the next one does at its start.
 func (s *Store) doubts(err error) {
-	if s.unsynced.CompareAndSwap(nil, &err) {
-		close(s.doubted)
+	if !s.unsynced.CompareAndSwap(nil, &err) {
+		return
+	}
+	if err := s.ends.set(doubtEnds, 1); err != nil {
+		s.log.Warn("the next start is not told that a sync failed at this one", "err", err)
+	}
+	close(s.doubted)
+}
+
+// inDoubt adds ErrPoisoned to how the store ends, when a sync failed at the start.
+func (s *Store) inDoubt(err error) error {
+	if doubt := s.unsynced.Load(); doubt != nil {
+		return errors.Join(err, fmt.Errorf("%w: %w", ErrPoisoned, *doubt))
+	}
+	return err
+}
+
+// settleDoubt is the last that a process does which ends with ErrPoisoned: the
+// page cache is dropped now, and the next one need not ask for that.
+func (s *Store) settleDoubt() {
+	if s.cfg.ByHand || s.ends.of(doubtEnds) == 0 {
+		return
+	}
+	if err := s.ends.set(doubtEnds, 0); err != nil {
+		s.log.Warn("the next start asks for another one", "err", err)
 	}
 }
 

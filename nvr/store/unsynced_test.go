@@ -78,28 +78,60 @@ func (p *pair) records(name string, d time.Duration, n int) bool {
 	return st.Info().Watermark > before
 }
 
+// doesNotSync ends the process by a kill, with a file on the ill disk whose entry
+// is not durable yet. The next sync of that directory fails, and the one behind it
+// would not.
+func (p *pair) doesNotSync() *sampledirtest.Dir {
+	p.Helper()
+	f := newFeed(p.again("ill").Begin(nil))
+	f.play(p.T, 2500*time.Millisecond)
+	f.run.End("test")
+	log := p.ill().Log()
+	n := 0
+	for log[n].Kind != sampledirtest.Sync {
+		n++
+	}
+	killed := p.ill().Fork(n + 1)
+	p.kill()
+	p.disks[p.other] = killed
+	killed.Fail(sampledirtest.DirSync, 1, 1, syscall.EIO)
+	return killed
+}
+
+// kill ends the process. What would come now does not happen.
+func (p *pair) kill() {
+	p.Helper()
+	s := p.s
+	p.s = nil
+	s.poisoned.Store(true)
+	s.cfg.ByHand = true // nobody hears how it ends
+	s.Close(context.Background())
+	s.db.Close()
+}
+
+// mayBeLost is what is left of a disk when what is not durable is lost.
+func mayBeLost(disk *sampledirtest.Dir) sampledirtest.State {
+	return disk.Cut().State(func(int) sampledirtest.Fate { return sampledirtest.Lost }, rand.New(rand.NewPCG(1, 1)))
+}
+
+// believes makes sure that no recording is listed whose file may not be there.
+func (p *pair) believes(left sampledirtest.State) {
+	p.Helper()
+	st := p.again("ill")
+	for _, r := range list(p.T, st) {
+		if _, ok := left.Files[st.fileID(r.No)]; !ok {
+			p.Errorf("recording %d is listed, and its file may not be there", r.No)
+		}
+	}
+}
+
 // A sync of a directory that fails at the start leaves that directory alone, and
 // the others record. A second sync would succeed, and a row would stand for a file
 // that is in the page cache and not on the disk.
 func TestDirectoryThatDoesNotSyncAtTheStartIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
-		st := p.again("ill")
-		// Killed with a file whose entry is not durable yet.
-		f := newFeed(st.Begin(nil))
-		f.play(t, 2500*time.Millisecond)
-		f.run.End("test")
-		log := p.ill().Log()
-		n := 0
-		for log[n].Kind != sampledirtest.Sync {
-			n++
-		}
-		killed := p.ill().Fork(n + 1)
-		p.s.poisoned.Store(true) // what comes now has not happened
-		p.s.Close(context.Background())
-		p.s.db.Close()
-		p.disks[p.other] = killed
-		killed.Fail(sampledirtest.DirSync, 1, 1, syscall.EIO)
+		killed := p.doesNotSync()
 		p.start()
 		if !p.records("well", time.Minute, 100) || p.records("ill", time.Minute, 100) {
 			t.Error("the directory that does not sync is used, or the other is not")
@@ -120,12 +152,8 @@ func TestDirectoryThatDoesNotSyncAtTheStartIsLeftAlone(t *testing.T) {
 		if s := strings.Join(p.s.DirFaults(), "\n"); !strings.Contains(s, p.other) || !strings.Contains(s, "not used before the next start") {
 			t.Errorf("told is %q", s)
 		}
-		left := killed.Cut().State(func(int) sampledirtest.Fate { return sampledirtest.Lost }, rand.New(rand.NewPCG(1, 1)))
-		for _, r := range list(t, p.again("ill")) {
-			if _, ok := left.Files[int64(p.again("ill").id)<<32|int64(r.No)]; !ok {
-				t.Errorf("recording %d is listed, and its file may not be there", r.No)
-			}
-		}
+		left := mayBeLost(killed)
+		p.believes(left)
 		s := p.s
 		p.s = nil
 		if err := s.Close(context.Background()); !errors.Is(err, ErrPoisoned) {
@@ -136,6 +164,89 @@ func TestDirectoryThatDoesNotSyncAtTheStartIsLeftAlone(t *testing.T) {
 		if !p.records("ill", time.Minute, 2000) {
 			t.Error("the next start does not use the directory")
 		}
+	})
+}
+
+// A process that is killed after a sync failed at its start has asked nobody to
+// drop the page cache. The next one does, once.
+func TestProcessKilledInDoubtIsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		killed := p.doesNotSync()
+		p.start()
+		if err := p.again("ill").Unavailable(); !errors.Is(err, sampledir.ErrUnsynced) {
+			t.Fatalf("the directory that does not sync is %v", err)
+		}
+		left := mayBeLost(killed)
+		time.Sleep(3 * time.Minute)
+		p.kill()
+		for _, byHand := range []bool{true, true, false} { // for a command by hand nobody drops it
+			cfg := Config{Dir: p.dir, ByHand: byHand, noBallast: true}
+			p.hook(&cfg)
+			s, err := Open(t.Context(), cfg)
+			if err == nil {
+				s.Close(t.Context())
+			}
+			if !errors.Is(err, ErrPoisoned) {
+				t.Fatalf("the next start, by hand: %v, gives %v", byHand, err)
+			}
+		}
+		p.disks[p.other] = sampledirtest.New(left)
+		p.start()
+		p.believes(left)
+		if !p.records("ill", time.Minute, 2000) || p.s.ends.of(doubtEnds) > 0 {
+			t.Error("the start behind it does not use the directory, or is in doubt itself")
+		}
+	})
+}
+
+// A start that fails, or is told to stop, after a sync failed asks for an empty
+// page cache all the same.
+func TestStartThatFailsInDoubtSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		killed := p.doesNotSync()
+		ctx, cancel := context.WithCancel(t.Context())
+		killed.After = func() {
+			if killed.Failed(sampledirtest.DirSync) > 0 {
+				cancel()
+			}
+		}
+		cfg := Config{Dir: p.dir, noBallast: true}
+		p.hook(&cfg)
+		if _, err := Open(ctx, cfg); !errors.Is(err, ErrPoisoned) || !errors.Is(err, context.Canceled) {
+			t.Errorf("open: %v", err)
+		}
+		p.disks[p.other] = sampledirtest.New(mayBeLost(killed))
+		p.start()
+		if !p.records("ill", time.Minute, 2000) {
+			t.Error("the next start does not use the directory")
+		}
+	})
+}
+
+// A disk that does not answer at the end makes no doubt go away, whoever ends the
+// process then.
+func TestCloseThatTimesOutIsInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		s := p.s
+		p.s = nil
+		s.doubts(fmt.Errorf("%w: %w", sampledir.ErrUnsynced, syscall.EIO))
+		hangs := make(chan struct{})
+		s.running.Go(func() { <-hangs })
+		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+		defer cancel()
+		err := s.Close(ctx)
+		if !errors.Is(err, ErrPoisoned) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("close: %v", err)
+		}
+		if s.ends.of(doubtEnds) == 0 {
+			t.Error("a process that is killed now is believed")
+		}
+		close(hangs)
+		synctest.Wait()
+		s.db.Close()
 	})
 }
 

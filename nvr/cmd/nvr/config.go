@@ -55,7 +55,7 @@ func configCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if err := refuseForeign(*data); err != nil {
 		return err
 	}
-	s, err := store.Open(ctx, store.Config{Dir: *data, Log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	s, err := store.Open(ctx, store.Config{Dir: *data, ByHand: true, Log: slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if errors.Is(err, db.ErrLocked) && verb == "export" {
 		return fmt.Errorf("%w; stop the recorder first", err)
 	}
