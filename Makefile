@@ -77,10 +77,10 @@ test: setup webui/node_modules/.package-lock.json
 	$(MAKE) build
 	cd webui && NVR_BIN="$(CURDIR)/bin/nvr" npm run test:browser
 	go vet ./...
-	go test -timeout 25m ./...
+	go test -timeout 40m ./...
 	@if command -v "$$(CGO_ENABLED=1 go env CC)" >/dev/null && [ "$$(CGO_ENABLED=1 go env CGO_ENABLED)" = 1 ]; then \
-		echo 'go test -race -short -timeout 15m $(RACE)'; \
-		CGO_ENABLED=1 go test -race -short -timeout 15m $(RACE); \
+		echo 'go test -race -short -timeout 30m $(RACE)'; \
+		CGO_ENABLED=1 go test -race -short -timeout 30m $(RACE); \
 	else \
 		echo 'no C compiler: the race detector is left out (apt-get install gcc libc6-dev)'; \
 	fi
@@ -95,7 +95,7 @@ hil: hil-setup
 
 # The three lanes and twenty power cuts: eight minutes on two cores.
 hil-part: hil-setup
-	$(HIL) -timeout 20m ./test/hil -hil part
+	$(HIL) -timeout 40m ./test/hil -hil part
 
 # What a disk does to the footage on it, or to the database.
 hil-disk: hil-setup
