@@ -707,6 +707,12 @@ var mutants = []mutant{{
 	new:    "\tbelow := st.committedNo - 1\n",
 	test:   "TestEverythingPlaysOnceDuringFlushes",
 }, {
+	breaks: "lists keep flushes from the database",
+	file:   "nvr/store/list.go",
+	old:    "const mostAsked = db.Readers - 2",
+	new:    "const mostAsked = db.Readers",
+	test:   "TestListsLeaveReadersToFlushes",
+}, {
 	breaks: "recorded video goes through the process",
 	file:   "nvr/web/send.go",
 	old:    "if b, ok := left.R.(*body); ok {",
@@ -745,8 +751,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a date passes for a version of a file",
 	file:   "nvr/web/view.go",
-	old:    "!strings.HasPrefix(tag, `\"`) {",
-	new:    "!strings.HasPrefix(tag, ``) {",
+	old:    "time.Time{}, body)",
+	new:    "ver.file.ModTime().Round(time.Second), body)",
 	test:   "TestRecordedVideoIsAFileWithRanges",
 }, {
 	breaks: "a file that changes within a second has a date",

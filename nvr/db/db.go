@@ -47,9 +47,10 @@ const (
 	// (checkpoint.go begins at half of it).
 	walSize  = 8 << 20
 	pageSize = 4096
-
-	readers = 4
 )
+
+// Readers is how many reads go on at once; others wait.
+const Readers = 4
 
 //go:embed schema.sql
 var schema string
@@ -198,7 +199,7 @@ func Open(ctx context.Context, cfg Config) (_ *DB, err error) {
 			return nil, fmt.Errorf("upgrade from version %d to %d: %w", version, version+1, err)
 		}
 	}
-	if d.reader, err = d.openPool(readerDSN(path), readers, checkConnection); err != nil {
+	if d.reader, err = d.openPool(readerDSN(path), Readers, checkConnection); err != nil {
 		return nil, err
 	}
 	if err := d.w.prepare(ctx, d.writer); err != nil {

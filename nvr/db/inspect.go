@@ -69,7 +69,7 @@ func Inspect(ctx context.Context, cfg Config) (_ *DB, err error) {
 	if err := checkHeader(path); err != nil {
 		return nil, err
 	}
-	if d.reader, err = d.openPool(readerDSN(path), readers, checkConnection); err != nil {
+	if d.reader, err = d.openPool(readerDSN(path), Readers, checkConnection); err != nil {
 		return nil, err
 	}
 	var application, version int64

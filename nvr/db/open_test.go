@@ -321,8 +321,8 @@ func TestEveryConnectionHasItsSettings(t *testing.T) {
 	}
 	both := map[string]string{"foreign_keys": "1", "journal_mode": "wal", "trusted_schema": "0", "cell_size_check": "1",
 		"busy_timeout": "5000", "mmap_size": "0", "temp_store": "2", "page_size": "4096", "auto_vacuum": "0", "recursive_triggers": "0"}
-	check(h.reader, readers, both)
-	check(h.reader, readers, map[string]string{"query_only": "1"})
+	check(h.reader, Readers, both)
+	check(h.reader, Readers, map[string]string{"query_only": "1"})
 	for range 2 {
 		check(h.writer, 1, both)
 		check(h.writer, 1, map[string]string{"synchronous": "3", "journal_size_limit": "8388608", "wal_autocheckpoint": "0",

@@ -372,6 +372,11 @@ func (st *Stream) accounted(a *account) {
 // Gaps calls f with each gap of the stream that has a part in [from, to), in
 // their order: those in the database, and those that only memory knows yet.
 func (st *Stream) Gaps(ctx context.Context, from, to media.Time, f func(*Gap) error) error {
+	done, err := st.store.ask(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	// First what is in memory: what is committed from now on is in this copy.
 	st.mu.Lock()
 	a := st.account()
@@ -397,7 +402,7 @@ func (st *Stream) Gaps(ctx context.Context, from, to media.Time, f func(*Gap) er
 	st.mu.Unlock()
 
 	var last *Gap // held back: memory may know that it goes on
-	err := st.store.db.Gaps(ctx, st.id, from, to, func(g *db.Gap) error {
+	err = st.store.db.Gaps(ctx, st.id, from, to, func(g *db.Gap) error {
 		if g.Start >= until {
 			return nil
 		}

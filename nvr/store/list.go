@@ -42,15 +42,34 @@ type RecordingInfo struct {
 // End is the wall time at which the recording ends.
 func (r *RecordingInfo) End() media.Time { return r.Start.Add(r.WallDuration) }
 
+// mostAsked lists are read at once. What flushes and the health of the database
+// need is read beside them, however many are asked for.
+const mostAsked = db.Readers - 2
+
+// ask waits until the database may be read for a list. done ends that.
+func (s *Store) ask(ctx context.Context) (done func(), err error) {
+	select {
+	case s.asked <- struct{}{}:
+		return func() { <-s.asked }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // List calls f with each recording of the stream that has a part in
 // [from, to): those in the database by their start, then those in memory by
 // their number. A recording that is being committed comes once. f must not
 // keep its argument.
 func (st *Stream) List(ctx context.Context, from, to media.Time, f func(*RecordingInfo) error) error {
+	done, err := st.store.ask(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	// First what is in memory: what a flush commits from now on is in this
 	// copy, and its row is passed over.
 	recent, first := st.snapshot()
-	err := st.store.db.Recordings(ctx, st.id, from, to, func(r *db.Recording) error {
+	err = st.store.db.Recordings(ctx, st.id, from, to, func(r *db.Recording) error {
 		if r.No() >= first {
 			return nil
 		}
@@ -140,6 +159,11 @@ func (st *Stream) source(in *RecordingInfo) (mp4.Recording, error) {
 // and Open, with ErrNotFound. What is in memory is as of now: a growing recording
 // ends at the last picture whose duration is known.
 func (st *Stream) Segments(ctx context.Context, first, last int32) ([]mp4.Recording, error) {
+	done, err := st.store.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	st.mu.Lock()
 	var recent []mp4.Recording
 	var recentNo []int32

@@ -6,11 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"holdfast/nvr/db"
 	"holdfast/nvr/mp4"
 	"holdfast/nvr/mp4/mp4test"
 )
@@ -115,6 +117,52 @@ func TestEverythingPlaysOnceDuringFlushes(t *testing.T) {
 	if b.flushed() == flushes {
 		t.Error("there was no flush")
 	}
+}
+
+// However many lists are read, and however slowly, flushes and the health of
+// the database read beside them.
+func TestListsLeaveReadersToFlushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 3*time.Minute)
+
+		goOn := make(chan struct{})
+		var lists sync.WaitGroup
+		for range db.Readers {
+			lists.Go(func() {
+				_ = st.List(t.Context(), 0, math.MaxInt64, func(*RecordingInfo) error { <-goOn; return nil })
+			})
+			lists.Go(func() {
+				_ = st.Spans(t.Context(), 0, math.MaxInt64, func(*Span) error { <-goOn; return nil })
+			})
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for name, ask := range map[string]func() error{
+			"List":     func() error { return st.List(ctx, 0, 1, nil) },
+			"Spans":    func() error { return st.Spans(ctx, 0, 1, nil) },
+			"Gaps":     func() error { return st.Gaps(ctx, 0, 1, nil) },
+			"Segments": func() error { _, err := st.Segments(ctx, 0, 0); return err },
+		} {
+			if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s beside lists: %v", name, err)
+			}
+		}
+		before := st.committedBelow()
+		f.play(t, 3*time.Minute)
+		if after := st.committedBelow(); after <= before {
+			t.Errorf("recordings below %d are committed, as before", after)
+		}
+		if err := b.s.Healthy(t.Context()); err != nil {
+			t.Errorf("health: %v", err)
+		}
+		close(goOn)
+		lists.Wait()
+		f.run.End("test")
+	})
 }
 
 // A recording that is deleted after it was listed is told to be gone, not to

@@ -41,8 +41,13 @@ func SpanOf(r *RecordingInfo) Span {
 // each recording in memory. It takes as long as there are spans, a few a day,
 // not as there are recordings. f must not keep its argument.
 func (st *Stream) Spans(ctx context.Context, from, to media.Time, f func(*Span) error) error {
+	done, err := st.store.ask(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	recent, first := st.snapshot() // before the database, as in List
-	err := st.store.db.Spans(ctx, st.id, from, to, first, func(s *db.Span) error {
+	err = st.store.db.Spans(ctx, st.id, from, to, first, func(s *db.Span) error {
 		return f(&Span{
 			FirstNo: s.FirstNo, LastNo: s.LastNo, RunNo: s.RunNo, OpenID: s.OpenID,
 			Start: s.Start, End: s.End, VideoEntryID: s.VideoEntry,

@@ -96,8 +96,9 @@ type Store struct {
 	now func() time.Time
 
 	db     *db.DB
-	open   db.OpenRow // its start changes when the clock is set: guarded by flushing, or any stream's lock
-	opened time.Time  // monotonic
+	asked  chan struct{} // holds one for each list that reads the database, see ask
+	open   db.OpenRow    // its start changes when the clock is set: guarded by flushing, or any stream's lock
+	opened time.Time     // monotonic
 
 	ring    atomic.Int64 // bytes of samples that are not durable
 	streams atomic.Int64 // how many there are
@@ -173,7 +174,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, now: cfg.Now, opened: time.Now(),
-		changed: make(chan struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
+		asked: make(chan struct{}, mostAsked), changed: make(chan struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
 		doubted: make(chan struct{}), again: make(chan error, 1),
 	}
 	s.plans.init()

@@ -71,14 +71,14 @@ func clientGone(r *http.Request, err error) bool {
 }
 
 // patient gives the client time for each piece of a long answer and none for
-// standing still: who takes nothing for answerTime is cut off, and a player
-// that was paused asks again by range.
+// standing still: who takes less than a piece in answerTime is cut off, and a
+// player that was paused asks again by range.
 type patient struct {
 	http.ResponseWriter
 	rc *http.ResponseController
 }
 
-const patientPiece = 256 << 10
+const patientPiece = 64 << 10 // bytes; api.md names them
 
 func newPatient(w http.ResponseWriter) *patient {
 	return &patient{w, http.NewResponseController(w)}

@@ -1,16 +1,20 @@
 package web
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"holdfast/nvr/mp4"
@@ -45,6 +49,39 @@ func TestLongAnswersGetTimeForEachPiece(t *testing.T) {
 		if d.given < pieces {
 			t.Errorf("%s: %d deadlines for %d pieces", name, d.given, pieces)
 		}
+	}
+}
+
+// A client is cut off that takes less than api.md says, and not one that takes
+// as much.
+func TestSlowClientIsNotCutOff(t *testing.T) {
+	const piece = 64 << 10
+	for name, c := range map[string]struct {
+		every time.Duration
+		whole bool
+	}{"as fast as it must be": {answerTime - time.Second, true}, "slower": {2 * answerTime, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := servePipes(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Length", strconv.Itoa(10*piece))
+				_, _ = newPatient(w).Write(make([]byte, 10*piece))
+			})).dial()
+			defer conn.Close()
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			resp, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := int64(0)
+			for err == nil && n < 10*piece {
+				time.Sleep(c.every)
+				var m int64
+				m, err = io.CopyN(io.Discard, resp.Body, piece)
+				n += m
+			}
+			if whole := err == nil && n == 10*piece; whole != c.whole {
+				t.Errorf("%s: %d bytes, %v", name, n, err)
+			}
+		})
 	}
 }
 

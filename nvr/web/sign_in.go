@@ -61,7 +61,7 @@ func readBody(r *http.Request) ([]byte, error) {
 
 // readJSON reads a body of JSON into into, which must have a place for each of
 // its fields.
-func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
+func readJSON(r *http.Request, into any) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
@@ -81,8 +81,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 // readSigned reads a body that may have the word csrf of its session.
-func readSigned(w http.ResponseWriter, r *http.Request, into any, csrf *string) (*caller, error) {
-	if err := readJSON(w, r, into); err != nil {
+func readSigned(r *http.Request, into any, csrf *string) (*caller, error) {
+	if err := readJSON(r, into); err != nil {
 		return nil, err
 	}
 	c := callerOf(r)
@@ -127,7 +127,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request) error {
 		Username string `json:"username"`
 		Password string `json:"password"`
 	}
-	if err := readJSON(w, r, &in); err != nil {
+	if err := readJSON(r, &in); err != nil {
 		return err
 	}
 	c := callerOf(r)
@@ -144,7 +144,7 @@ func (s *server) logout(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		CSRF string `json:"csrf"`
 	}
-	c, err := readSigned(w, r, &in, &in.CSRF)
+	c, err := readSigned(r, &in, &in.CSRF)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (s *server) claimIt(w http.ResponseWriter, r *http.Request) error {
 		Username string `json:"username"`
 		Password string `json:"password"`
 	}
-	if err := readJSON(w, r, &in); err != nil {
+	if err := readJSON(r, &in); err != nil {
 		return err
 	}
 	c := callerOf(r)

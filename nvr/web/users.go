@@ -120,7 +120,7 @@ func (s *server) addUser(w http.ResponseWriter, r *http.Request) error {
 		CSRF string     `json:"csrf"`
 		User userChange `json:"user"`
 	}
-	c, err := readSigned(w, r, &in, &in.CSRF)
+	c, err := readSigned(r, &in, &in.CSRF)
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := readSigned(w, r, &in, &in.CSRF)
+	c, err := readSigned(r, &in, &in.CSRF)
 	if err != nil {
 		return err
 	}
@@ -283,7 +283,7 @@ func (s *server) addToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := readSigned(w, r, &in, &in.CSRF)
+	c, err := readSigned(r, &in, &in.CSRF)
 	if err != nil {
 		return err
 	}

@@ -207,17 +207,13 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	}
 	// A file that may be another one within the second has no date: it would
 	// pass for a version of it.
-	var modified time.Time
 	if !ver.file.Unflushed() {
 		h.Set("Cache-Control", "private, max-age=3600")
-		modified = ver.file.ModTime()
+		h.Set("Last-Modified", ver.file.ModTime().UTC().Format(http.TimeFormat))
 	}
-	if tag := r.Header.Get("If-Range"); tag != "" && !strings.HasPrefix(tag, `"`) {
-		// The same date may stand for other bytes, after an update of the
-		// recorder or when its clock was set; a tag does not.
-		r.Header.Del("Range")
-	}
-	http.ServeContent(newPatient(w), r, "", modified, body)
+	// No condition is by that date, which may be that of other bytes after an
+	// update of the recorder or when its clock was set; a tag is not.
+	http.ServeContent(newPatient(w), r, "", time.Time{}, body)
 	if err := body.end(); err != nil && !clientGone(r, err) {
 		// The length was promised: the server cuts the connection, and so the
 		// client knows.
