@@ -102,6 +102,12 @@ var mutants = []mutant{{
 	new:    "n = 0",
 	test:   "TestOnlyTheOldestGroupsFallOut/a_file_that_takes_nothing",
 }, {
+	breaks: "files behind many numbers without any are lost with the database",
+	file:   "nvr/store/restore.go",
+	old:    "prev < id; prev += probeAhead",
+	new:    "prev < 0; prev += probeAhead",
+	test:   "TestRestoreFindsFilesBehindNumbersWithoutAny",
+}, {
 	breaks: "what falls out of memory leaves numbers without files",
 	file:   "nvr/store/ring.go",
 	old:    "append(st.recent, r.renumber(r.no-1))\n\t}\n\tst.nextNo--\n",

@@ -290,6 +290,48 @@ func TestBackupAndRestoreByHand(t *testing.T) {
 	})
 }
 
+// A copy from before numbers without files, which only the lost database knew of:
+// the files behind them come back, too.
+func TestRestoreFindsFilesBehindNumbersWithoutAny(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		to := filepath.Join(t.TempDir(), "copy")
+		f.must(Backup(t.Context(), f.dir, to, nil))
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		st := b.again("front")
+		for range 80 {
+			g := newFeed(st.Begin(nil))
+			g.play(t, 2*time.Second)
+			g.run.End("test")
+		}
+		all := list(t, st)
+		b.stop()
+		var kept []int32
+		for _, r := range all {
+			if no := r.No; no < 12 || no >= 12+3*probeAhead+5 {
+				kept = append(kept, no)
+			} else {
+				f.must(os.Remove(f.file(db.CompositeID(st.id, no))))
+			}
+		}
+		if _, err := Restore(t.Context(), f.dir, to, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		adopted(t, b.s)
+		var got []int32
+		for _, r := range list(t, b.again("front")) {
+			got = append(got, r.No)
+		}
+		if !slices.Equal(got, kept) || len(got) < 30 {
+			t.Errorf("recordings %v, want %v", got, kept)
+		}
+		b.stop()
+		f.clean()
+	})
+}
+
 // What was revoked since the copy was made stays so: users come back, and sign
 // in again.
 func TestRestoreEndsSessions(t *testing.T) {

@@ -289,6 +289,8 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 //   - files of rows are gone: retention has deleted them;
 //   - the first files behind a stream's next number may be gone, too, so that
 //     adoption has to begin at the first that is there;
+//   - behind them numbers may have no file, more than adoption looks beyond, which
+//     only the lost database knew of: empty files bridge them;
 //   - streams may have come, whose numbers must not be given again;
 //   - sessions may have been revoked, which of them nobody knows: all end.
 func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
@@ -332,6 +334,9 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 			if next < end {
 				_, no := db.SplitID(ids[next])
 				m.NextNo[st.ID] = no
+				if err := bridge(k.disk, ids[next:end]); err != nil {
+					r.log.Error("files behind numbers without any are not listed until a rebuild", "dir", k.path, "stream", st.ID, "err", err)
+				}
 			}
 			newestOfOpens(k.disk, ids[min(next, end):end], r.uuid, last, r.progress, func(a *mp4.About) {
 				newest = max(newest, a.OpenID)
@@ -368,6 +373,34 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 		m.Opens = append(m.Opens, o)
 	}
 	return m, nil
+}
+
+// mostBridged is the longest row of numbers without a file that is bridged: more
+// than any disk fault has left.
+const mostBridged = 1 << 16
+
+// bridge makes empty files, so that no more numbers of a stream in a row are
+// without one than adoption looks beyond. They become garbage with it.
+func bridge(disk sampledir.Dir, ids []int64) error {
+	made := false
+	for i, id := range ids[1:] {
+		prev := ids[i]
+		if id-prev > mostBridged {
+			return fmt.Errorf("behind recording %s the next is %s", idString(prev), idString(id))
+		}
+		for prev += probeAhead; prev < id; prev += probeAhead {
+			f, err := disk.Create(prev)
+			if err != nil {
+				return err
+			}
+			f.Close()
+			made = true
+		}
+	}
+	if made {
+		return disk.Sync()
+	}
+	return nil
 }
 
 // newestOfOpens calls f with what the last file of a stream under each open says
