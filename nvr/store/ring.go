@@ -194,6 +194,12 @@ func (st *Stream) forget(rec *recording) {
 		st.endBefore(rec, rec.whyGone())
 	}
 	later[0].before = join(join(rec.before, rec.lost), later[0].before...)
+	if rec.runOffset == 0 && later[0].runOffset == 0 { // all there was of its run
+		for _, r := range later {
+			r.prevRuns--
+		}
+		st.cumRuns--
+	}
 	st.recent = slices.Clone(st.recent[:i])
 	for _, r := range later {
 		st.recent = append(st.recent, r.renumber(r.no-1))
