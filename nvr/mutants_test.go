@@ -374,6 +374,12 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestNotTooManyWaitForAFileThatDidNotSync",
 }, {
+	breaks: "the start reads every file when a name does not answer",
+	file:   "nvr/store/earlier.go",
+	old:    "\treturn end, true, failed\n",
+	new:    "\treturn end, failed == nil, nil\n",
+	test:   "TestNameThatDoesNotAnswerHoldsUpNoStart",
+}, {
 	breaks: "a restore reads every file before anything is recorded",
 	file:   "nvr/store/restore.go",
 	old:    "return b.OpenID >= a.OpenID",

@@ -346,12 +346,22 @@ func missingAtTheStart(t *testing.T, beside besideLimits) {
 	})
 }
 
-// hooked is a disk of which a test sees each file that is recovered, and says
-// how much room there is.
+// hooked is a disk of which a test sees each file that is opened or recovered, and
+// says how much room there is.
 type hooked struct {
 	sampledir.Dir
+	open    func(id int64) error
 	recover func(id int64) error
 	space   func(*sampledir.Space)
+}
+
+func (h *hooked) Open(id int64) (sampledir.File, error) {
+	if h.open != nil {
+		if err := h.open(id); err != nil {
+			return nil, err
+		}
+	}
+	return h.Dir.Open(id)
 }
 
 func (h *hooked) Recover(id int64) (sampledir.File, error) {

@@ -64,9 +64,7 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 			if errors.Is(err, sampledir.ErrUnsynced) {
 				s.doubts(err)
 			}
-			st.unusable = err
-			st.recent = nil
-			s.log.Error("stream is not recorded", "camera", st.name, "stream", st.typ, "err", err)
+			st.cannotAdopt(err)
 			return nil
 		}
 		// Numbers before it without a file are skipped for ever.
@@ -90,6 +88,12 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 	s.log.Info("adopted recordings of an unclean stop", "camera", st.name, "stream", st.typ,
 		"recordings", len(st.recent), "frames", frames, "torn_bytes", cut)
 	return nil
+}
+
+// cannotAdopt gives up what was adopted of a stream, which is not recorded.
+func (st *Stream) cannotAdopt(err error) {
+	st.unusable, st.recent = err, nil
+	st.store.log.Error("stream is not recorded", "camera", st.name, "stream", st.typ, "err", err)
 }
 
 // adoption is the way of the files of one stream into memory, in the order of their

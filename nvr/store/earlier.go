@@ -70,7 +70,11 @@ func (s *Store) adoptFew(ctx context.Context, st *Stream) error {
 	if d == nil || d.dir == nil {
 		return nil
 	}
-	end, many := s.findEnd(st)
+	end, many, err := s.findEnd(st)
+	if err != nil {
+		st.cannotAdopt(err) // nobody knows behind which number to begin
+		return nil
+	}
 	if !many {
 		return s.adopt(ctx, st)
 	}
@@ -85,9 +89,9 @@ func (s *Store) adoptFew(ctx context.Context, st *Stream) error {
 
 // findEnd finds the number behind the last file of a stream, when there are more
 // than a few from its next number on. It asks for no more than some names: no
-// more than probeAhead in a row are without a file (storage.md rule 6). What a
-// disk does not answer is left to adoption.
-func (s *Store) findEnd(st *Stream) (end int32, many bool) {
+// more than probeAhead in a row are without a file (storage.md rule 6). A name for
+// which the disk does not answer is an error: to read all files instead may take hours.
+func (s *Store) findEnd(st *Stream) (end int32, many bool, err error) {
 	disk := st.dir.dir
 	var failed error
 	is := func(no int32) bool {
@@ -115,7 +119,7 @@ func (s *Store) findEnd(st *Stream) (end int32, many bool) {
 	for n := 0; n <= s.cfg.beside.few; n++ {
 		next := after(end)
 		if next == 0 {
-			return 0, false
+			return 0, false, failed
 		}
 		end = next
 	}
@@ -133,7 +137,7 @@ func (s *Store) findEnd(st *Stream) (end int32, many bool) {
 		}
 		step /= 2
 	}
-	return end, failed == nil
+	return end, true, failed
 }
 
 // upTo is what the recordings of a stream with numbers below end add up to, at

@@ -14,8 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast/nvr/db"
 	"holdfast/nvr/media"
 	"holdfast/nvr/mp4"
+	"holdfast/nvr/store/internal/sampledir"
 	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
@@ -564,6 +566,44 @@ func TestRestoreReadsTheLastFileOfEachOpen(t *testing.T) {
 			t.Errorf("%d files under %d opens", len(ids), len(want))
 		}
 		l.finish()
+	})
+}
+
+// A name that does not answer, behind a few files, keeps its stream from being
+// recorded, and no other. The start does not read all files for it.
+func TestNameThatDoesNotAnswerHoldsUpNoStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 400)
+		l := bear(t, disk, files, at)
+		ill, reads := db.CompositeID(1, 399), 0
+		l.hook = func(cfg *Config) {
+			cfg.openDir = func(string) (sampledir.Dir, error) {
+				return &hooked{Dir: l.disk.Reopen(), recover: func(int64) error { reads++; return nil }, open: func(id int64) error {
+					if id == ill {
+						return syscall.EIO
+					}
+					return nil
+				}}, nil
+			}
+			cfg.beside = besideLimits{few: 8, part: 32, rows: 128, pause: time.Hour}
+		}
+		l.mustOpen()
+		if reads > 20 {
+			t.Errorf("the start reads %d of %d files", reads, len(disk.Files))
+		}
+		for _, st := range l.s.Load().allStreams() {
+			if err := st.Unavailable(); (st.id == 1) != errors.Is(err, syscall.EIO) {
+				t.Errorf("stream %d is %v", st.id, err)
+			}
+		}
+		ill = 0
+		if err := l.close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if err := l.open(); err != nil || l.main("front").Unavailable() != nil {
+			t.Errorf("the next start: %v, %v", err, l.main("front").Unavailable())
+		}
+		l.close()
 	})
 }
 
