@@ -478,6 +478,10 @@ func TestFilesNotAdoptedCountAgainstTheLimit(t *testing.T) {
 			}
 		}
 		f.run.End("test")
+		time.Sleep(2 * time.Second)
+		if err := l.s.Load().flush(t.Context(), "by hand"); err != nil { // adoption may have ended before this run
+			t.Error(err)
+		}
 		l.finish()
 	})
 }
