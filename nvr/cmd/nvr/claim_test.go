@@ -46,7 +46,7 @@ func TestRecorderIsClaimedByTheCodeOnItsConsole(t *testing.T) {
 		if b, err := os.ReadFile(file); err != nil || string(b) != code+"\n" || !strings.Contains(line, "claim it") {
 			t.Fatalf("the console shows %q, the file holds %q (%v)", line, b, err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("no code on the console")
 	}
 	if status, text, _ := ask(address, "GET", "/api/", "", ""); status != 401 || !strings.Contains(text, "/claim") {

@@ -174,7 +174,7 @@ func killAt(t *testing.T, data string, n int, names map[string]int) {
 // waitFiles waits until each stream has a sample file.
 func waitFiles(t *testing.T, dir string, streams []int32) {
 	t.Helper()
-	limit := time.Now().Add(30 * time.Second)
+	limit := time.Now().Add(2 * time.Minute)
 	for _, id := range streams {
 		for ; ; <-time.After(50 * time.Millisecond) {
 			if names, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("%08x*.mp4", id))); err != nil || len(names) > 0 {

@@ -103,7 +103,7 @@ func start(t *testing.T, args ...string) *nvr {
 // address waits for the line that says where it serves.
 func (p *nvr) address() string {
 	p.t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	for {
 		select {
 		case l, ok := <-p.line:
@@ -129,7 +129,7 @@ func (p *nvr) wait() error {
 	case err := <-p.done:
 		p.done <- err
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		p.t.Error("it does not end")
 		return errors.New("no end")
 	}
@@ -432,7 +432,7 @@ func TestKillNineLosesAtMostTwoSeconds(t *testing.T) {
 func waitRecording(t *testing.T, address string, streams int) {
 	t.Helper()
 	recording := regexp.MustCompile(`"phase":\s*"recording"`)
-	for limit := time.Now().Add(30 * time.Second); ; <-time.After(50 * time.Millisecond) {
+	for limit := time.Now().Add(2 * time.Minute); ; <-time.After(50 * time.Millisecond) {
 		b := get(t, address+"/api/")
 		if len(recording.FindAll(b, -1)) >= streams {
 			return
