@@ -464,20 +464,20 @@ func TestLateDirectoryIsTriedAgainFromItsFirstFile(t *testing.T) {
 		disk, files := l.dead()
 
 		l = bear(t, disk, files, at)
-		away, ill, set := true, true, false
+		var away, ill, set atomic.Bool // the directory's goroutine asks
+		away.Store(true)
+		ill.Store(true)
 		l.hook = func(cfg *Config) {
 			cfg.openDir = func(string) (sampledir.Dir, error) {
-				if away {
+				if away.Load() {
 					return nil, syscall.ENODEV
 				}
 				return &hooked{Dir: l.disk.Reopen(), recover: func(id int64) error {
 					st, no := db.SplitID(id)
-					if st == l.main("back").id && no == 3 && ill {
-						ill = false
+					if st == l.main("back").id && no == 3 && ill.Swap(false) {
 						return syscall.EIO
 					}
-					if st == l.main("front").id && !set { // this try comes to nothing
-						set = true
+					if st == l.main("front").id && !set.Swap(true) { // this try comes to nothing
 						l.s.Load().clock.steps.Add(1)
 					}
 					return nil
@@ -485,10 +485,10 @@ func TestLateDirectoryIsTriedAgainFromItsFirstFile(t *testing.T) {
 			}
 		}
 		l.mustOpen()
-		away = false
+		away.Store(false)
 		time.Sleep(2 * absentRetry2)
-		if ill || !set || !strings.Contains(l.log.String(), "clock was set while") {
-			t.Fatalf("the directory was not tried twice: %v, %v", ill, set)
+		if ill.Load() || !set.Load() || !strings.Contains(l.log.String(), "clock was set while") {
+			t.Fatalf("the directory was not tried twice: %v, %v", ill.Load(), set.Load())
 		}
 		adopted(t, l.s.Load())
 		for _, name := range names {

@@ -74,6 +74,9 @@ func limits(few, part int, pause time.Duration) func(*Config) {
 // adopted, in numbers behind all of them. What is adopted is listed as it comes,
 // and in the end all is there and each instant is explained.
 func TestRecordingBeginsWhileThousandsOfFilesWait(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes under the race detector")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		l := bear(t, sampledirtest.State{}, nil, time.Time{})
 		l.mustOpen()
