@@ -108,6 +108,18 @@ var mutants = []mutant{{
 	new:    "prev < 0; prev += probeAhead",
 	test:   "TestRestoreFindsFilesBehindNumbersWithoutAny",
 }, {
+	breaks: "a deleted camera leaves files behind one that could not be read",
+	file:   "nvr/store/config.go",
+	old:    " || st.unusable != nil {",
+	new:    " {",
+	test:   "TestDeletedCameraLeavesNoFileThatWasNotAdopted",
+}, {
+	breaks: "a camera deleted while its disk is away leaves what was not adopted",
+	file:   "nvr/store/config.go",
+	old:    "mostLeft = 2 * 24 * 60",
+	new:    "mostLeft = 64",
+	test:   "TestDeletedCameraLeavesNoFileThatWasNotAdopted",
+}, {
 	breaks: "what falls out of memory leaves numbers without files",
 	file:   "nvr/store/ring.go",
 	old:    "append(st.recent, r.renumber(r.no-1))\n\t}\n\tst.nextNo--\n",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -597,6 +598,65 @@ func TestCameraDeletedWhileItsDiskIsAway(t *testing.T) {
 			t.Errorf("%d garbage rows are left; %v", len(state.Garbage), err)
 		}
 	})
+}
+
+// Nor does one whose files are not adopted, however many there are: the disk is
+// away, or does not read one of them.
+func TestDeletedCameraLeavesNoFileThatWasNotAdopted(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		runs int // that are left, of both streams
+		away bool
+	}{{"disk is away", 400, true}, {"file cannot be read", 6, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk, files, at, _ := left(t, tt.runs)
+				l := bear(t, disk, files, at)
+				away := tt.away
+				l.hook = func(cfg *Config) {
+					if !tt.away {
+						l.disk.Fail(sampledirtest.Recover, 4, 1, syscall.EIO)
+					}
+					cfg.openDir = func(string) (sampledir.Dir, error) {
+						if away {
+							return nil, syscall.ENODEV
+						}
+						return l.disk.Reopen(), nil
+					}
+				}
+				l.mustOpen()
+				all := l.s.Load().allStreams()
+				i := slices.IndexFunc(all, func(st *Stream) bool { return st.Unavailable() != nil })
+				if i < 0 {
+					t.Fatal("all streams are well")
+				}
+				of := func() (n int) {
+					for id := range l.disk.Content().Files {
+						if st, _ := db.SplitID(id); st == all[i].id {
+							n++
+						}
+					}
+					return n
+				}
+				if n := of(); n < tt.runs/2 {
+					t.Fatalf("there are %d files", n)
+				}
+				l.deleteCamera(l.camera(all[i].name))
+				away = false
+				time.Sleep(3 * ageEvery)
+				if n := of(); n > 0 {
+					t.Errorf("%d files of the camera are left", n)
+				}
+				state, err := l.s.Load().db.State(t.Context())
+				if err != nil || len(state.Garbage) > 0 {
+					t.Errorf("%d garbage rows are left; %v", len(state.Garbage), err)
+				}
+				if err := l.close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // A camera whose disk is away can be changed: only a new stream needs the disk.

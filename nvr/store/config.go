@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -517,9 +518,9 @@ func (s *Store) take(state *db.State) {
 	s.changed = make(chan struct{})
 }
 
-// mostLeft is more files of a stream without a row than a process leaves whose
-// flushes commit.
-const mostLeft = 4 * probeAhead
+// mostLeft is how many files of a stream may be without a row of which the recorder
+// knows nothing: those of two days, twice as old as a copy of the database.
+const mostLeft = 2 * 24 * 60
 
 // DeleteCamera removes a camera and all its footage: the rows at once, the
 // files soon after. Its runs end with ErrRemoved.
@@ -550,14 +551,17 @@ func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
 				change.Garbage = append(change.Garbage, db.Garbage{DirID: st.dir.id, ID: db.CompositeID(st.id, no)})
 			}
 		}
-		if st.dir.fault() != nil {
-			// Nobody has looked what an earlier process left there without a row.
-			for no := st.nextNo; no < st.nextNo+mostLeft; no++ {
-				change.Garbage = append(change.Garbage, db.Garbage{DirID: st.dir.id, ID: int64(st.id)<<32 | int64(no)})
+		if st.dir.fault() != nil || st.unusable != nil {
+			// Nobody has looked, or not to the end, what an earlier process left
+			// there without a row.
+			for no := st.cfg.NextNo; no < st.nextNo+mostLeft; no++ {
+				change.Garbage = append(change.Garbage, db.Garbage{DirID: st.dir.id, ID: db.CompositeID(st.id, no)})
 			}
 		}
 		st.mu.Unlock()
 	}
+	slices.SortFunc(change.Garbage, func(a, b db.Garbage) int { return cmp.Compare(a.ID, b.ID) })
+	change.Garbage = slices.Compact(change.Garbage)
 	if err := s.db.ApplyConfig(ctx, &change); err != nil {
 		for _, st := range c.Streams {
 			st.mu.Lock()
