@@ -21,14 +21,16 @@ func (m *machine) diagnose(ctx context.Context, fault string, over func() bool) 
 	if err != nil {
 		m.console.say("diagnostics: %v", err)
 	} else {
-		page := diagnostics{Fault: fault, Info: &m.info}
+		// What is served may outlast the fault: a copy, made now.
+		permFault, info := m.permFault, m.info
+		page := diagnostics{Fault: fault, Info: &info}
 		page.Crash = func() string {
-			if m.permFault != "" {
+			if permFault != "" {
 				return ""
 			}
 			return lastCrash(crashFile)
 		}
-		page.Disk = func() string { return diskState(m.permFault) }
+		page.Disk = func() string { return diskState(permFault) }
 		server := &http.Server{
 			Handler: page.handler(), ReadHeaderTimeout: 5 * time.Second,
 			ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
@@ -106,6 +108,16 @@ func (d diagnostics) handler() http.Handler {
 		}{d, d.Disk(), d.Crash()})
 	})
 	return mux
+}
+
+// readOnly says that the data partition has become read-only. ext4 makes it so
+// when it cannot write its journal, and then only a mount makes it writable.
+func readOnly() string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(perm, &st); err != nil || st.Flags&unix.ST_RDONLY == 0 {
+		return ""
+	}
+	return "the data partition is read-only after an error"
 }
 
 // diskState describes the data partition.

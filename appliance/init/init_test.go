@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -594,4 +595,29 @@ func TestConsoleNeverHoldsAnybodyUp(t *testing.T) {
 	if got := <-c.ours; got != "<4>holdfast: a line of two\n" {
 		t.Errorf("console line %q", got)
 	}
+}
+
+func TestDiskThatIsLateIsMountedAfterAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var tries []time.Duration
+		mounted := later(t.Context(), func() error {
+			tries = append(tries, time.Since(began))
+			if len(tries) < 9 {
+				return errors.New("no answer")
+			}
+			return nil
+		})
+		for !mounted() {
+			<-time.After(time.Second)
+		}
+		<-time.After(time.Hour)
+		want := []time.Duration{5, 15, 35, 75, 155, 315, 635, 1235, 1835}
+		for i := range want {
+			want[i] *= time.Second
+		}
+		if !slices.Equal(tries, want) {
+			t.Errorf("tries after %v, want %v", tries, want)
+		}
+	})
 }

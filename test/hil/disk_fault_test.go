@@ -736,6 +736,32 @@ func TestPermDiskThatCannotWriteIsRecordedToAgain(t *testing.T) {
 	}
 }
 
+// A disk that cannot be read when the machine starts, and can be later, as one
+// whose current comes late: nobody pulls the plug, and it is recorded to.
+func TestPermDiskThatCannotBeReadAtTheStartIsMountedAfterAll(t *testing.T) {
+	f := newFaulty(t)
+	l := f.permLayout()
+	f.breaks(func() {
+		if _, err := f.PowerCut(nbd.Cut{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.vm.machine.disk.Faults = []nbd.Fault{{Ops: []nbd.Op{nbd.Read}, From: l.superblock, To: l.superblock + 4096, Err: syscall.EIO}}
+	from := f.Console().here()
+	f.powerOn()
+	f.say(from, "holdfast: perm damaged", started)
+	f.shows("/healthz", "not recording: the data partition is damaged", started)
+	f.mends(10*time.Second, f.vm.drive.Heal)
+	f.say(from, "holdfast: perm mounted after all", 2*started)
+	f.vm.machine.disk.Faults = nil
+	f.recovers(2 * started)
+	if n := f.Console().count(from, "Linux version"); n != 1 {
+		t.Errorf("the machine was started %d times, want once", n)
+	}
+	f.story(from)
+	f.settles(downSince(f))
+}
+
 // Nor can its superblock be written: what is mounted records on, and the next start
 // mounts it or says that it cannot. It is never formatted.
 func TestPermDiskWhoseSuperblockIsNotWrittenLosesNothing(t *testing.T) {
