@@ -534,6 +534,8 @@ func (m *machine) event(e watchdog.Event) {
 			e.Text = "done"
 		}
 		m.console.say("page cache dropped: %s", e.Text)
+	case watchdog.Stops:
+		m.console.say("nvr is stopped: %s", e.Text)
 	case watchdog.Restarts:
 		m.console.say("nvr starts again in %v", e.Pause)
 	case watchdog.Ended:

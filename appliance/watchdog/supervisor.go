@@ -35,6 +35,9 @@ const PoisonedCode = 3
 // turn is how often the supervisor shows that it lives.
 const turn = time.Second
 
+// look is how often it is asked whether the process can do its work at all.
+const look = 5 * time.Second
+
 func (l Limits) orDefault() Limits {
 	set := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {
@@ -105,6 +108,7 @@ const (
 	Ended         // it is gone
 	Dropped       // the page cache was dropped; Text is why it was not
 	Restarts      // it is started again after Pause
+	Stops         // it is told to stop, for what Text says
 )
 
 // Supervisor keeps one process running and climbs the ladder when it hangs.
@@ -124,9 +128,11 @@ type Supervisor struct {
 	// may take long; after Limits.Kill nobody waits for it.
 	DropCaches func() error
 
-	// Futile says why no other start of the process can help, but a reboot can;
-	// "" when one may. It is asked when a process that was ready has ended, on a
-	// goroutine of its own; after Limits.Kill nobody waits for it. nil: it always may.
+	// Futile says why neither the process nor another start of it can do its work,
+	// but a reboot helps; "" when that is not so. It is asked while a process is
+	// ready, which is told to stop then, and when one that was ready has ended.
+	// It runs on a goroutine of its own; after Limits.Kill nobody waits for it.
+	// nil: it is never so.
 	Futile func() string
 }
 
@@ -161,7 +167,7 @@ func (s *Supervisor) Run(ctx context.Context) (reboot string) {
 			// One that was never ready is not asked about: where a reboot does not
 			// help either, what counts such ends has to slow it down.
 			if why, _ := await(s, l.Kill, s.Futile); why != "" {
-				return fmt.Sprintf("nvr ended, and to start it again is of no use: %s: %s", why, end.why)
+				return fmt.Sprintf("to start nvr again is of no use: %s (%s)", why, end.exit)
 			}
 		}
 		now := time.Now()
@@ -247,10 +253,23 @@ func (s *Supervisor) life(ctx context.Context, l Limits) end {
 		climb(dumping, l.Dump, syscall.SIGABRT, syscall.SIGCONT)
 	}
 	done := ctx.Done()
+	looks, looked := make(chan string, 1), began // one is under way when looked is zero
 	for {
 		select {
 		case <-tick.C:
 			s.Alive()
+			if s.Futile != nil && at == running && !looked.IsZero() && time.Since(looked) >= look {
+				looked = time.Time{}
+				go func() { looks <- s.Futile() }()
+			}
+
+		case futile := <-looks:
+			looked = time.Now()
+			if futile != "" && at == running {
+				// What goes to other disks is written to its end.
+				s.Event(Event{Kind: Stops, Text: futile})
+				climb(stopping, l.Stop, syscall.SIGTERM)
+			}
 
 		case e := <-p.Done:
 			if why == "" {

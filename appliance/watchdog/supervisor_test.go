@@ -53,7 +53,7 @@ func newStage(t *testing.T, script func(p *actor)) *stage {
 		},
 		Alive: func() { s.alive = append(s.alive, time.Now()) },
 		Event: func(e Event) {
-			text := map[Kind]string{Started: "started", Ready: "ready", Hangs: "hangs", Ended: "ended", Dropped: "dropped", Restarts: "again", Status: "status"}[e.Kind]
+			text := map[Kind]string{Started: "started", Ready: "ready", Hangs: "hangs", Ended: "ended", Dropped: "dropped", Restarts: "again", Status: "status", Stops: "stops"}[e.Kind]
 			switch {
 			case e.Text != "":
 				text += ": " + e.Text
@@ -335,7 +335,7 @@ func TestReadOnlyDiskRebootsAtOnceAfterALifeThatWasReady(t *testing.T) {
 		lives  int
 	}{
 		{"was ready", true, func() string { return "read-only" },
-			"nvr ended, and to start it again is of no use: read-only: exit code 4", 1},
+			"to start nvr again is of no use: read-only (exit code 4)", 1},
 		{"never ready", false, func() string { return "read-only" },
 			"nvr ended 6 times in 10m0s, at last: exit code 4", 6},
 		{"it may help", true, func() string { return "" },
@@ -356,6 +356,33 @@ func TestReadOnlyDiskRebootsAtOnceAfterALifeThatWasReady(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRecorderOnAReadOnlyDiskIsStoppedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, func(p *actor) {
+			if sig := p.well(0); sig == syscall.SIGTERM {
+				<-time.After(3 * time.Second)
+				p.exit(0)
+			}
+		})
+		s.Futile = func() string {
+			if time.Since(s.began) < time.Minute {
+				return ""
+			}
+			return "read-only"
+		}
+		if got, want := s.Run(s.ctx), "to start nvr again is of no use: read-only (exit code 0)"; got != want {
+			t.Errorf("reboot: %q, want %q", got, want)
+		}
+		if d := time.Since(s.began); d > time.Minute+look+turn+5*time.Second {
+			t.Errorf("after %v", d)
+		}
+		if !slices.ContainsFunc(s.log, func(e string) bool { return strings.HasSuffix(e, " stops: read-only") }) {
+			t.Errorf("events: %s", strings.Join(s.log, ", "))
+		}
+		s.steady()
+	})
 }
 
 func TestDiskThatDoesNotSayIsNotWaitedFor(t *testing.T) {
