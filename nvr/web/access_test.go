@@ -691,6 +691,22 @@ func TestUsersBesideEverybody(t *testing.T) {
 	}
 }
 
+// api.md rule 4, of what takes no parameter at all.
+func TestParametersOfNothingAreRefused(t *testing.T) {
+	g := unclaimedRecorder(t, nil)
+	for _, path := range []string{"/healthz", "/api/claim"} {
+		if a := g.send("", "GET", path+"?x=1", ""); a.status != 400 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	g = newGuarded(t, nil)
+	for path, want := range map[string]int{"/healthz": 400, "/metrics": 400, "/api/request": 400, "/api/claim": 404} {
+		if a := g.send("admin", "GET", path+"?x=1", ""); a.status != want {
+			t.Errorf("%s: %d %s, want %d", path, a.status, a.body, want)
+		}
+	}
+}
+
 func TestTooManyTriesAreToldWhenToComeBack(t *testing.T) {
 	g := newGuarded(t, nil)
 	for range 100 {

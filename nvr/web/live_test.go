@@ -220,6 +220,9 @@ func TestOtherSitesSeeNothingLive(t *testing.T) {
 	if _, _, err := r.watch(r.path("main/live.m4s"), "Origin", r.server.URL); err != nil {
 		t.Errorf("a socket of our own page: %v", err)
 	}
+	if a := r.ask("HEAD", r.path("main/live.m4s"), "", "Upgrade", "websocket", "Connection", "Upgrade"); a.status != 426 {
+		t.Errorf("HEAD: %d, want 426", a.status)
+	}
 	if a := r.get(r.path("main/live.m4s")); a.status != 426 {
 		t.Errorf("without an upgrade: %d %s, want 426", a.status, a.body)
 	}

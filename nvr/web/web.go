@@ -67,6 +67,9 @@ type Config struct {
 	Now func() time.Time
 }
 
+// contentPolicy is that of what is no page: nothing may be loaded by it.
+const contentPolicy = "default-src 'none'; frame-ancestors 'none'"
+
 // Limits of one request.
 const (
 	answerTime = 30 * time.Second // to take in an answer that is not video
@@ -100,6 +103,11 @@ func New(cfg Config) http.Handler {
 		s.Now = time.Now
 	}
 
+	if m := cfg.Machine; m != nil {
+		shown := *m // with lists that JSON shows as lists when they are empty
+		shown.Resets, shown.Restarts = append([]Ended{}, m.Resets...), append([]Ended{}, m.Restarts...)
+		s.Machine = &shown
+	}
 	s.someMetrics, s.allMetrics = metricsHandler(s.Store, false), metricsHandler(s.Store, true)
 	s.hostName, _ = os.Hostname() // without a name it goes by its addresses
 
@@ -131,7 +139,7 @@ func New(cfg Config) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		// The page sets a policy of its own; nothing else is a document.
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", contentPolicy)
 		rc := http.NewResponseController(w)
 		// Each request sets it anew. A ResponseRecorder of a test has none.
 		_ = rc.SetWriteDeadline(time.Now().Add(answerTime))
@@ -284,15 +292,23 @@ func (s *server) handle(row route) http.Handler {
 // have written anything.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := s.refusal(r, err)
-	for _, name := range []string{"ETag", "Last-Modified", "Content-Disposition", "Content-Length"} {
-		w.Header().Del(name)
-	}
-	w.Header().Set("Cache-Control", "private, no-cache")
+	withoutVideo(w.Header())
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	retryAfter(w, err)
 	http.Error(w, text, status)
+}
+
+// withoutVideo takes back what a handler had said of an answer before it came to
+// refuse.
+func withoutVideo(h http.Header) {
+	for _, name := range []string{"ETag", "Last-Modified", "Content-Disposition", "Content-Length", "Accept-Ranges",
+		"X-Prev-Media-Duration", "X-Leading-Media-Duration", "X-Runs"} {
+		h.Del(name)
+	}
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Content-Security-Policy", contentPolicy)
 }
 
 // refusal is the status and the text of an error (api.md rule 3).
@@ -340,6 +356,9 @@ type Ended struct {
 // machine fared. A camera that is away is no fault of the recorder. Which
 // stream it is, is for those who may look.
 func (s *server) health(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
 	seer := callerOf(r)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

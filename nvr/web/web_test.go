@@ -575,6 +575,11 @@ func TestMachineIsShown(t *testing.T) {
 	if diff := cmp.Diff(m, top.Machine); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
+	m.Resets, m.Restarts = nil, nil
+	h = New(Config{Store: r.store, Machine: m, Anonymous: "view"})
+	if top := get("/api/"); !strings.Contains(top, `"resets":[],"restarts":[]`) {
+		t.Errorf("a machine that never ended: %s", top)
+	}
 	if a := r.get("/api/"); strings.Contains(string(a.body), "machine") {
 		t.Errorf("a recorder without an appliance speaks of a machine: %s", a.body)
 	}
