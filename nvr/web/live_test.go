@@ -59,6 +59,9 @@ func (v *viewer) next() message {
 		v.Fatalf("live: %v", err)
 	}
 	var m message
+	for _, breach := range thePage(v).checkMessage(typ == websocket.MessageText, b) {
+		v.Errorf("live: %s", breach)
+	}
 	if typ == websocket.MessageText {
 		if err := json.Unmarshal(b, &m.text); err != nil {
 			v.Fatalf("live: %v in %s", err, b)

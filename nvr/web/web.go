@@ -19,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -31,6 +32,7 @@ import (
 	"time"
 
 	"holdfast/nvr/access"
+	"holdfast/nvr/design"
 	"holdfast/nvr/store"
 )
 
@@ -187,6 +189,7 @@ var routes = []route{
 	{method: "GET", pattern: "/healthz", public: true, serve: (*server).health},
 	{method: "GET", pattern: "/metrics", public: true, serve: (*server).metrics},
 
+	{method: "GET", pattern: "/api/openapi.yaml", action: access.LookAround, serve: (*server).description},
 	{method: "GET", pattern: "/api/{$}", action: access.LookAround, serve: (*server).top},
 	{method: "POST", pattern: "/api/cameras/{$}", action: access.Administer, serve: (*server).addCamera},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{$}", action: access.LookAround, serve: (*server).camera},
@@ -406,6 +409,16 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	for _, r := range m.Restarts {
 		fmt.Fprintf(w, "recorder started again: %s\n", strings.TrimSpace(r.Time+" "+r.Reason))
 	}
+	return nil
+}
+
+// description serves the page that says what the API is, to programs.
+func (s *server) description(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = io.WriteString(w, design.OpenAPI()) // the caller has gone: nobody to tell
 	return nil
 }
 
