@@ -15,7 +15,7 @@
 //
 // What stands where:
 //
-//	design/               the words, the rules of storage and time, the API: beside what they bind
+//	design/               the words, the rules of storage and time, the API: beside what they bind, and openapi.yaml for programs
 //	cmd/nvr/              the process: flags and wiring
 //	media/                the nouns: access unit, sample entry, time in 90 kHz, the sample index codec
 //	mp4/                  bytes of MP4: init segment, fragment, virtual file, fragment reader

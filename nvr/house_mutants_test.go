@@ -92,6 +92,7 @@ func TestOwnerMutants(t *testing.T) {
 	table := []owner{
 		{library: "a.org/sql", dirs: []string{"db"}, why: "db holds the only SQL"},
 		{library: "a.org/cmp", tests: true, why: "it compares in tests"},
+		{library: "a.org/page", dirs: []string{"web"}, onlyTests: true, why: "it reads in tests"},
 	}
 	file := func(name, lib string) []goFile {
 		return parsed(t, map[string]string{name: "package x\nimport _ \"" + lib + "\"\n"})
@@ -103,6 +104,9 @@ func TestOwnerMutants(t *testing.T) {
 	expect(t, owners(file("web/a_test.go", "a.org/cmp/opts"), table))
 	expect(t, owners(file("web/a.go", "a.org/cmp/opts"), table), "it belongs to tests")
 	expect(t, owners(file("db/a.go", "C"), table), "pure Go")
+	expect(t, owners(file("web/a_test.go", "a.org/page"), table))
+	expect(t, owners(file("web/a.go", "a.org/page"), table), "it belongs to web, tests")
+	expect(t, owners(file("db/a_test.go", "a.org/page"), table), "it belongs to web, tests")
 }
 
 func TestPackageCommentMutants(t *testing.T) {

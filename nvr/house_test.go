@@ -76,6 +76,7 @@ func TestImportsGoOneWay(t *testing.T) {
 	)
 	report(t, arrows(source(t), []place{
 		{dir: "nvr", why: "it is only the map"},
+		{dir: "nvr/design", why: "what binds the code knows nothing of it"},
 		{dir: "nvr/media", why: "media is a leaf: the nouns that all others share cannot know any of them"},
 		{dir: "nvr/mp4", may: []string{"nvr/media"}, tests: []string{cameratest},
 			why: "mp4 knows bytes: no file, no database, no camera"},
@@ -97,7 +98,7 @@ func TestImportsGoOneWay(t *testing.T) {
 		{dir: "nvr/record", may: []string{"nvr/camera", "nvr/store", "nvr/media"}, tests: []string{cameratest, "nvr/record/recordtest", "nvr/mp4"},
 			why: "record joins camera and store, the only package that knows both, and goes around neither"},
 		{dir: "nvr/access", may: []string{"nvr/db", "nvr/media"}, why: "who may do what is decided without knowing how it is done"},
-		{dir: "nvr/web", may: []string{"nvr/access", "nvr/store", "nvr/mp4", "nvr/media", "webui"}, tests: []string{"nvr/record", "nvr/camera", cameratest, mp4test},
+		{dir: "nvr/web", may: []string{"nvr/access", "nvr/design", "nvr/store", "nvr/mp4", "nvr/media", "webui"}, tests: []string{"nvr/record", "nvr/camera", cameratest, mp4test},
 			why: "web translates and decides nothing: it asks store and access, and reaches around neither"},
 		{dir: "nvr/cmd/nvr", may: []string{"nvr/...", "webui"}, why: "nvr and appliance meet on sockets only"},
 		{dir: "webui", why: "webui is a leaf: it embeds files"},
@@ -142,6 +143,8 @@ func TestEachLibraryHasOneOwner(t *testing.T) {
 		{library: "golang.org/x/crypto/x509roots", dirs: []string{"gokrazy-config/mkimage"}, why: "the certificate authorities of an image are pinned with it"},
 		{library: "golang.org/x/crypto/argon2", dirs: []string{"nvr/access"}, why: "access hashes the passwords of users, and nobody else has any"},
 		{library: "golang.org/x/time", dirs: []string{"nvr/access"}, why: "tries to sign in are what is limited"},
+		{library: "github.com/santhosh-tekuri/jsonschema", dirs: []string{"nvr/web"}, onlyTests: true, why: "the API is held to its description where it is tested"},
+		{library: "go.yaml.in/yaml/v3", dirs: []string{"nvr/web"}, onlyTests: true, why: "the description of the API is read where the API is tested"},
 		{library: "github.com/google/go-cmp", tests: true, why: "it compares in tests"},
 		{library: "github.com/rogpeppe/go-internal", tests: true, why: "it runs the scripts of tests"},
 	}))

@@ -71,7 +71,7 @@ func unclaimedRecorder(t *testing.T, change func(*Config)) *guarded {
 	if change != nil {
 		change(&cfg)
 	}
-	r.server.Config.Handler = New(cfg)
+	r.server.Config.Handler = held(t, cfg)
 	r.server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return g
 }
@@ -109,8 +109,9 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 	all200 := [4]int{200, 200, 200, 200}
 	unlimited := [4]int{-1, -1, -1, -1} // not asked: tries are limited
 	table := map[string][]row{
-		"GET /healthz": both("/healthz", "", all200),
-		"GET /metrics": both("/metrics", "", all200),
+		"GET /healthz":          both("/healthz", "", all200),
+		"GET /metrics":          both("/metrics", "", all200),
+		"GET /api/openapi.yaml": both("/api/openapi.yaml", "", [4]int{401, 200, 200, 200}),
 		"GET /api/{$}": append(both("/api/", "", [4]int{401, 200, 200, 200}),
 			both("/api/?cameraConfigs=true", "", [4]int{401, 403, 403, 200})...),
 		"POST /api/cameras/{$}": both("/api/cameras/", `{}`, [4]int{401, 403, 403, 400}),
@@ -462,6 +463,9 @@ func (g *guarded) watch(who, camera string, meanwhile func()) (first, last strin
 		if err != nil {
 			return first, last
 		}
+		for _, breach := range thePage(g).checkMessage(typ == websocket.MessageText, b) {
+			g.Errorf("live: %s", breach)
+		}
 		if last = string(b); typ == websocket.MessageBinary {
 			last = "picture"
 		}
@@ -666,7 +670,7 @@ func TestUsersBesideEverybody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer users.Close()
-	r.server.Config.Handler = New(Config{Store: r.store, Access: users, Anonymous: "view"})
+	r.server.Config.Handler = held(t, Config{Store: r.store, Access: users, Anonymous: "view"})
 	g := &guarded{recorder: r, users: users}
 	if a := g.send("", "GET", "/api/", ""); a.status != 200 {
 		t.Errorf("%d %s", a.status, a.body)
@@ -690,6 +694,22 @@ func TestUsersBesideEverybody(t *testing.T) {
 	}
 	if a := g.send("", "GET", "/api/?cameraConfigs=true", ""); a.status != 401 {
 		t.Errorf("with users: %d %s", a.status, a.body)
+	}
+}
+
+// api.md rule 4, of what takes no parameter at all.
+func TestParametersOfNothingAreRefused(t *testing.T) {
+	g := unclaimedRecorder(t, nil)
+	for _, path := range []string{"/healthz", "/api/claim"} {
+		if a := g.send("", "GET", path+"?x=1", ""); a.status != 400 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	g = newGuarded(t, nil)
+	for path, want := range map[string]int{"/healthz": 400, "/metrics": 400, "/api/request": 400, "/api/claim": 404} {
+		if a := g.send("admin", "GET", path+"?x=1", ""); a.status != want {
+			t.Errorf("%s: %d %s, want %d", path, a.status, a.body, want)
+		}
 	}
 }
 

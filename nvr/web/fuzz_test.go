@@ -62,7 +62,7 @@ func FuzzRequest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	h := New(Config{Store: s, Access: users, Anonymous: "admin"})
+	cfg := Config{Store: s, Access: users, Anonymous: "admin"}
 	cam, _ := s.Camera(uuid)
 	run := cam.Stream("main").Begin(nil)
 	f.Cleanup(func() { run.End("test over") })
@@ -82,7 +82,7 @@ func FuzzRequest(f *testing.F) {
 			r.Header.Set(name, value)
 		}
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
+		held(t, cfg).ServeHTTP(w, r)
 		if resp := w.Result(); resp.StatusCode >= 500 && !(resp.StatusCode == http.StatusNotImplemented && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")) {
 			b, _ := io.ReadAll(resp.Body)
 			t.Fatalf("%s %s (%s): %d %s", method, target, header, resp.StatusCode, b)

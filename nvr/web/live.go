@@ -31,7 +31,7 @@ const (
 // wrong is said inside the socket, as browsers show a script nothing else;
 // only a request of another site is refused before.
 func (s *server) live(w http.ResponseWriter, r *http.Request) error {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	if r.Method != http.MethodGet || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		w.Header().Set("Upgrade", "websocket")
 		return &httpError{http.StatusUpgradeRequired, "live.m4s speaks WebSocket only"}
 	}

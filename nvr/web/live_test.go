@@ -59,6 +59,9 @@ func (v *viewer) next() message {
 		v.Fatalf("live: %v", err)
 	}
 	var m message
+	for _, breach := range thePage(v).checkMessage(typ == websocket.MessageText, b) {
+		v.Errorf("live: %s", breach)
+	}
 	if typ == websocket.MessageText {
 		if err := json.Unmarshal(b, &m.text); err != nil {
 			v.Fatalf("live: %v in %s", err, b)
@@ -219,6 +222,9 @@ func TestOtherSitesSeeNothingLive(t *testing.T) {
 	}
 	if _, _, err := r.watch(r.path("main/live.m4s"), "Origin", r.server.URL); err != nil {
 		t.Errorf("a socket of our own page: %v", err)
+	}
+	if a := r.ask("HEAD", r.path("main/live.m4s"), "", "Upgrade", "websocket", "Connection", "Upgrade"); a.status != 426 {
+		t.Errorf("HEAD: %d, want 426", a.status)
 	}
 	if a := r.get(r.path("main/live.m4s")); a.status != 426 {
 		t.Errorf("without an upgrade: %d %s, want 426", a.status, a.body)

@@ -124,6 +124,9 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) error {
 	if s.Access != nil && s.Access.Unclaimed() {
 		return s.may(r, access.LookAround, 0)
 	}
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
 	w.Header().Set("Cache-Control", "no-store")
 	h := s.someMetrics
 	if callerOf(r).MayAll(access.LookAround) {

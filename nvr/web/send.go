@@ -86,6 +86,20 @@ func newPatient(w http.ResponseWriter) *patient {
 
 func (p *patient) more() { _ = p.rc.SetWriteDeadline(time.Now().Add(answerTime)) }
 
+// WriteHeader makes an answer that refuses one for people (api.md rule 3): of a
+// tag that is not that of the file ServeContent says nothing, as if it came with
+// a video, and of a range that is none as if it were a download.
+func (p *patient) WriteHeader(status int) {
+	if status >= 400 {
+		withoutVideo(p.Header())
+	}
+	if status == http.StatusPreconditionFailed {
+		http.Error(p.ResponseWriter, "the video has none of the tags of If-Match", status)
+		return
+	}
+	p.ResponseWriter.WriteHeader(status)
+}
+
 func (p *patient) Write(b []byte) (n int, err error) {
 	for len(b) > 0 && err == nil {
 		var m int

@@ -164,6 +164,9 @@ func (s *server) claimState(w http.ResponseWriter, r *http.Request) error {
 	if !s.Access.Unclaimed() {
 		return access.ErrClaimed
 	}
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
 	_, left := s.Access.ClaimCode()
 	return writeJSON(w, http.StatusOK, claimJSON{int(left.Seconds())})
 }
@@ -193,6 +196,9 @@ func (s *server) claimIt(w http.ResponseWriter, r *http.Request) error {
 // request tells a caller what the recorder sees of the request, to try a proxy
 // with.
 func (s *server) request(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
 	c := callerOf(r)
 	who := "nobody"
 	switch {

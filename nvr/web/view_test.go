@@ -149,6 +149,14 @@ func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 	if a := r.get(path, "Range", fmt.Sprintf("bytes=%d-", len(whole.body))); a.status != 416 {
 		t.Errorf("range behind the end: %d", a.status)
 	}
+	// An answer that refuses is for people, and no download.
+	for header, value := range map[string]string{"If-Match": `"other"`, "Range": "bytes=99999999-"} {
+		a := r.get(path, header, value)
+		if a.header.Get("Content-Type") != "text/plain; charset=utf-8" || len(a.body) == 0 || a.header.Get("Content-Disposition") != "" ||
+			a.header.Get("Cache-Control") != "private, no-cache" || a.header.Get("Content-Security-Policy") == "" {
+			t.Errorf("%s %s: %d %q with %v", header, value, a.status, a.body, a.header)
+		}
+	}
 	if a := r.get(path, "If-None-Match", etag); a.status != 304 {
 		t.Errorf("If-None-Match: %d", a.status)
 	}

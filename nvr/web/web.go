@@ -19,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -31,6 +32,7 @@ import (
 	"time"
 
 	"holdfast/nvr/access"
+	"holdfast/nvr/design"
 	"holdfast/nvr/store"
 )
 
@@ -67,6 +69,9 @@ type Config struct {
 	Now func() time.Time
 }
 
+// contentPolicy is that of what is no page: nothing may be loaded by it.
+const contentPolicy = "default-src 'none'; frame-ancestors 'none'"
+
 // Limits of one request.
 const (
 	answerTime = 30 * time.Second // to take in an answer that is not video
@@ -100,6 +105,11 @@ func New(cfg Config) http.Handler {
 		s.Now = time.Now
 	}
 
+	if m := cfg.Machine; m != nil {
+		shown := *m // with lists that JSON shows as lists when they are empty
+		shown.Resets, shown.Restarts = append([]Ended{}, m.Resets...), append([]Ended{}, m.Restarts...)
+		s.Machine = &shown
+	}
 	s.someMetrics, s.allMetrics = metricsHandler(s.Store, false), metricsHandler(s.Store, true)
 	s.hostName, _ = os.Hostname() // without a name it goes by its addresses
 
@@ -131,7 +141,7 @@ func New(cfg Config) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		// The page sets a policy of its own; nothing else is a document.
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", contentPolicy)
 		rc := http.NewResponseController(w)
 		// Each request sets it anew. A ResponseRecorder of a test has none.
 		_ = rc.SetWriteDeadline(time.Now().Add(answerTime))
@@ -179,6 +189,7 @@ var routes = []route{
 	{method: "GET", pattern: "/healthz", public: true, serve: (*server).health},
 	{method: "GET", pattern: "/metrics", public: true, serve: (*server).metrics},
 
+	{method: "GET", pattern: "/api/openapi.yaml", action: access.LookAround, serve: (*server).description},
 	{method: "GET", pattern: "/api/{$}", action: access.LookAround, serve: (*server).top},
 	{method: "GET", pattern: "/api/timeline", action: access.LookAround, serve: (*server).timeline},
 	{method: "POST", pattern: "/api/cameras/{$}", action: access.Administer, serve: (*server).addCamera},
@@ -285,15 +296,23 @@ func (s *server) handle(row route) http.Handler {
 // have written anything.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := s.refusal(r, err)
-	for _, name := range []string{"ETag", "Last-Modified", "Content-Disposition", "Content-Length"} {
-		w.Header().Del(name)
-	}
-	w.Header().Set("Cache-Control", "private, no-cache")
+	withoutVideo(w.Header())
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	retryAfter(w, err)
 	http.Error(w, text, status)
+}
+
+// withoutVideo takes back what a handler had said of an answer before it came to
+// refuse.
+func withoutVideo(h http.Header) {
+	for _, name := range []string{"ETag", "Last-Modified", "Content-Disposition", "Content-Length", "Accept-Ranges",
+		"X-Prev-Media-Duration", "X-Leading-Media-Duration", "X-Runs"} {
+		h.Del(name)
+	}
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Content-Security-Policy", contentPolicy)
 }
 
 // refusal is the status and the text of an error (api.md rule 3).
@@ -341,6 +360,9 @@ type Ended struct {
 // machine fared. A camera that is away is no fault of the recorder. Which
 // stream it is, is for those who may look.
 func (s *server) health(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
 	seer := callerOf(r)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -388,6 +410,16 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	for _, r := range m.Restarts {
 		fmt.Fprintf(w, "recorder started again: %s\n", strings.TrimSpace(r.Time+" "+r.Reason))
 	}
+	return nil
+}
+
+// description serves the page that says what the API is, to programs.
+func (s *server) description(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = io.WriteString(w, design.OpenAPI()) // the caller has gone: nobody to tell
 	return nil
 }
 

@@ -72,7 +72,7 @@ func (r *recorder) start() {
 	var ctx context.Context
 	ctx, r.end = context.WithCancel(context.Background())
 	log := slog.New(slog.NewTextHandler(r.log, nil))
-	h := New(Config{
+	h := held(r, Config{
 		Store: r.store, Log: log, Anonymous: r.anonymous, Version: "v1-test",
 		UI: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "page") }),
 	})
@@ -230,6 +230,7 @@ func TestEveryRouteAsksWhoMay(t *testing.T) {
 		{"GET", "/metrics", "", [3]int{200, 200, 200}},
 		{"GET", "/api/", "", [3]int{401, 200, 200}},
 		{"GET", "/api/?cameraConfigs=true", "", [3]int{401, 403, 200}},
+		{"GET", "/api/openapi.yaml", "", [3]int{401, 200, 200}},
 		{"GET", "/api/nothing", "", [3]int{401, 404, 404}},
 		{"GET", "/api/cameras/UUID/", "", [3]int{401, 200, 200}},
 		{"GET", "/api/cameras/UUID/?cameraConfigs=true", "", [3]int{401, 403, 200}},
@@ -555,7 +556,7 @@ func TestMachineIsShown(t *testing.T) {
 	m := &Machine{Board: "amd64", Version: "v7", Watchdog: "none: no driver",
 		Resets:   []Ended{{Time: "2026-11-23T14:00:00Z", Reason: "nvr cannot be killed"}},
 		Restarts: []Ended{{Reason: "silent for 20s"}}}
-	h := New(Config{Store: r.store, Machine: m, Anonymous: "view"})
+	h := held(t, Config{Store: r.store, Machine: m, Anonymous: "view"})
 	get := func(path string) string {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost"+path, nil))
@@ -574,6 +575,11 @@ func TestMachineIsShown(t *testing.T) {
 	}
 	if diff := cmp.Diff(m, top.Machine); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+	m.Resets, m.Restarts = nil, nil
+	h = held(t, Config{Store: r.store, Machine: m, Anonymous: "view"})
+	if top := get("/api/"); !strings.Contains(top, `"resets":[],"restarts":[]`) {
+		t.Errorf("a machine that never ended: %s", top)
 	}
 	if a := r.get("/api/"); strings.Contains(string(a.body), "machine") {
 		t.Errorf("a recorder without an appliance speaks of a machine: %s", a.body)
