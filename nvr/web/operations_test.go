@@ -255,6 +255,9 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{403, "live", "GET", a + "/main/recordings", "", nil},
 		{200, "A", "GET", a + "/sub/gaps", "", nil},
 		{403, "live", "GET", a + "/sub/gaps", "", nil},
+		{200, "A", "GET", "/api/timeline?startTime90k=2026-10-24T00:00:00&endTime90k=2026-10-26T00:00:00", "", nil},
+		{400, "A", "GET", "/api/timeline?startTime90k=0", "", nil},
+		{404, "live", "GET", "/api/timeline?startTime90k=0&endTime90k=9&stream=x/main", "", nil},
 
 		{200, "A", "GET", film, "", nil},
 		{206, "A", "GET", film, "", []string{"Range", "bytes=0-9"}},
@@ -326,6 +329,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 	d.drive(204, "admin", "DELETE", fmt.Sprintf("/api/users/1/sessions/%d", token.ID), "")
 	d.ahead.Add(int64(time.Minute)) // since what was committed with the changes of cameras
 	d.drive(200, "A", "GET", a+"/sub/gaps", "")
+	d.drive(200, "A", "GET", "/api/timeline?startTime90k=2026-10-24T00:00:00&endTime90k=2026-10-26T00:00:00&resolution90k=90000000&stream="+d.uuids["A"]+"/main", "")
 	d.parameters()
 	if first, last := d.guarded.watch("A", "A", nil); first != "picture" || last != "picture" {
 		t.Errorf("live.m4s: %.100s", first)

@@ -44,7 +44,7 @@ type laneJSON struct {
 type laneSpanJSON struct {
 	Start    media.Time     `json:"startTime90k"`
 	End      media.Time     `json:"endTime90k"`
-	Recorded media.Duration `json:"recorded90k"` // what overlaps counts twice
+	Recorded media.Duration `json:"recorded90k"`       // what overlaps counts twice
 	Growing  bool           `json:"growing,omitempty"` // up to its end, at this moment
 }
 
@@ -65,14 +65,18 @@ func (s *server) timeline(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"startTime90k", "endTime90k"} {
-		if q.Get(name) == "" {
-			return badRequest("parameter %s is missing", name)
-		}
-	}
 	from, to, err := s.timeRange(q)
 	if err != nil {
 		return err
+	}
+	if q.Get("endTime90k") == "" {
+		to = media.TimeOf(s.Now())
+	}
+	if q.Get("startTime90k") == "" {
+		from = to.Add(-24 * 60 * media.Minute)
+	}
+	if from > to {
+		return badRequest("startTime90k is later than now, and there is no endTime90k")
 	}
 	length := to.Sub(from)
 	if length > timelineLongest {

@@ -92,7 +92,8 @@ func TestTimelineOfAllStreams(t *testing.T) {
 	}
 
 	for query, text := range map[string]string{
-		"startTime90k=1": "endTime90k is missing",
+		"startTime90k=1":                                        "more than 366 days",
+		"startTime90k=2100-01-01":                               "later than now",
 		"startTime90k=0&endTime90k=9999999999999":               "more than 366 days",
 		"startTime90k=0&endTime90k=90000000&resolution90k=8999": "at least 9000",
 		"startTime90k=0&endTime90k=90000000&resolution90k=1h":   "not a number",
