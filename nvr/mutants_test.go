@@ -284,6 +284,12 @@ var mutants = []mutant{{
 	new:    "d.ends <= 1000*endsFree {",
 	test:   "TestDirectoryThatEndsTheRecorderAgainAndAgain",
 }, {
+	breaks: "one end of the recorder counts twice",
+	file:   "nvr/store/unsynced.go",
+	old:    "if !s.poisoned.Swap(true) {",
+	new:    "if s.poisoned.Swap(true); true {",
+	test:   "TestOneEndOfTheRecorderCountsOnce",
+}, {
 	breaks: "what did not sync at the start waits for a restart that nobody asks for",
 	file:   "nvr/store/unsynced.go",
 	old:    "\tclose(s.doubted)\n",

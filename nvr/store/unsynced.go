@@ -141,9 +141,11 @@ func (d *directory) sync() error {
 // failed ends the process, and tells the next one which directory it was.
 func (d *directory) failed(err error) {
 	s := d.store
-	s.poisoned.Store(true) // nothing is committed while that is noted
-	if err := s.ends.set(d.uuid, s.ends.of(d.uuid)+1); err != nil {
-		s.log.Warn("the next start is not told which directory failed", "dir", d.path, "err", err)
+	// Nothing is committed while that is noted, and one end of the process counts once.
+	if !s.poisoned.Swap(true) {
+		if err := s.ends.set(d.uuid, s.ends.of(d.uuid)+1); err != nil {
+			s.log.Warn("the next start is not told which directory failed", "dir", d.path, "err", err)
+		}
 	}
 	s.poison(err)
 }
