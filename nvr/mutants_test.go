@@ -374,6 +374,12 @@ var mutants = []mutant{{
 	new:    "before != st.cumMedia ||",
 	test:   "TestRunRecordedBesideAdoptionStaysOne",
 }, {
+	breaks: "adoption goes on without rows",
+	file:   "nvr/store/earlier.go",
+	old:    "for s.plans.holds(earlierPlan) &&",
+	new:    "for !s.plans.holds(earlierPlan) &&",
+	test:   "TestAdoptionWaitsForItsRows",
+}, {
 	breaks: "an adopted file is synced again in the same process",
 	file:   "nvr/store/earlier.go",
 	old:    "e.retry = time.Now().Add(forGood)",
@@ -626,6 +632,12 @@ var mutants = []mutant{{
 	old:    "d.spell.detailed > 1 {",
 	new:    "d.spell.detailed > 1_000_000 {",
 	test:   "TestFailingSyncsFillNoLog",
+}, {
+	breaks: "what files met on a disk that does well takes the first line of a spell",
+	file:   "nvr/store/spell.go",
+	old:    "\t\t\tsp.detailed = 0 // it made no spell\n",
+	new:    "",
+	test:   "TestFirstFileOfASpellHasItsLine",
 }, {
 	breaks: "a directory that fails now and then fills the log",
 	file:   "nvr/store/spell.go",

@@ -201,8 +201,7 @@ func (rec *recording) continues(next *recording, shift int32) bool {
 // adoptFile reads one file and makes what is whole of it durable. before is
 // what the recordings before it added up to when it was begun.
 func (s *Store) adoptFile(st *Stream, no int32) (rec *recording, before media.Duration, err error) {
-	id := int64(st.id)<<32 | int64(no)
-	f, err := st.dir.dir.Recover(id)
+	f, err := st.dir.dir.Recover(db.CompositeID(st.id, no))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -252,7 +251,7 @@ func (s *Store) stale(rec *recording, a *mp4.About) bool {
 // belongs makes sure that a file is of this installation, and of its past.
 func (s *Store) belongs(st *Stream, no int32, sf *mp4.SampleFile) error {
 	a := &sf.About
-	name := st.dir.path + "/" + sampledir.Name(int64(st.id)<<32|int64(no))
+	name := st.dir.path + "/" + sampledir.Name(db.CompositeID(st.id, no))
 	switch {
 	case a.DatabaseUUID != s.db.UUID():
 		return fmt.Errorf("sample file %s belongs to another installation (database %s, ours is %s)", name, a.DatabaseUUID, s.db.UUID())

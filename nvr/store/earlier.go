@@ -37,9 +37,10 @@ type besideLimits struct {
 var usualLimits = besideLimits{few: 8, part: 32, rows: 128, pause: 10 * time.Millisecond}
 
 const (
-	earlierFlush  = 30 * time.Second // what is adopted waits no longer for its row, about
-	earlierReport = time.Minute      // how often the log says how far it has come
-	earlierRetry  = time.Minute      // after a file that could not be read
+	earlierFlush  = 30 * time.Second      // what is adopted waits no longer for its row, about
+	earlierReport = time.Minute           // how often the log says how far it has come
+	earlierLook   = 50 * time.Millisecond // how often it looks whether the flusher has come to it
+	earlierRetry  = time.Minute           // after a file that could not be read
 	forGood       = 100 * 365 * 24 * time.Hour
 
 	// mostWaiting recordings of a stream may wait for their rows in memory, some
@@ -158,17 +159,16 @@ func (s *Store) upTo(st *Stream, end int32) (media.Duration, int32) {
 // stream. Each part begins with the last recording of the one before, which says
 // how that ends only when the next is known.
 type earlierAdoption struct {
-	stream     *Stream
-	looked     bool            // at all of the files
-	ties       []tie           // of what is not adopted yet
-	sizes      map[int32]int64 // whole blocks
-	from       int32           // the next file
-	media      media.Duration  // before it
-	runs       int32
-	prev       *recording // before it
-	shift      int32
-	off        media.Duration
-	recordings int
+	stream *Stream
+	looked bool            // at all of the files
+	ties   []tie           // of what is not adopted yet
+	sizes  map[int32]int64 // whole blocks
+	from   int32           // the next file
+	media  media.Duration  // before it
+	runs   int32
+	prev   *recording // before it
+	shift  int32
+	off    media.Duration
 }
 
 // tie says that file no holds again what the one of number first holds, or
@@ -189,11 +189,10 @@ func (d *directory) adoptEarlier(ctx context.Context) {
 	began, said, flushed := time.Now(), time.Now(), time.Now()
 	files, fresh := 0, 0 // adopted; of them without a row
 	flush := func() {
-		err := s.flush(ctx, "files of before the start")
-		for err != nil && ctx.Err() == nil && !s.poisoned.Load() {
-			s.log.Error("flush failed; trying again in a minute", "err", err)
-			wait(ctx, flushRetry)
-			err = s.flush(ctx, "files of before the start")
+		// The flusher tries it until it succeeds; nothing more is read meanwhile.
+		s.plan(nil, earlierPlan, time.Now())
+		for s.plans.holds(earlierPlan) && ctx.Err() == nil && !s.poisoned.Load() {
+			wait(ctx, earlierLook)
 		}
 		flushed, fresh = time.Now(), 0
 	}
@@ -307,17 +306,20 @@ func (st *Stream) earlierTried(err error) {
 	if e.err = err; err != nil {
 		e.retry = time.Now().Add(earlierRetry)
 	}
-	if errors.Is(err, sampledir.ErrUnsynced) {
-		// A second sync proves nothing: that is for the next process.
+	what := "a file of before the start cannot be adopted; trying again every minute"
+	unsynced := errors.Is(err, sampledir.ErrUnsynced)
+	if unsynced {
+		// A second sync proves nothing.
 		e.retry = time.Now().Add(forGood)
+		what = "a file of before the start did not sync; the next start adopts it"
 	}
 	st.holdBack()
 	st.mu.Unlock()
-	if errors.Is(err, sampledir.ErrUnsynced) && !st.store.poisoned.Load() {
+	if unsynced && !st.store.poisoned.Load() {
 		st.store.doubts(err)
 	}
 	if err != nil && (was == nil || was.Error() != err.Error()) {
-		st.store.log.Error("a file of before the start cannot be adopted; trying again every minute", "camera", st.name, "stream", st.typ, "err", err)
+		st.store.log.Error(what, "camera", st.name, "stream", st.typ, "err", err)
 	}
 }
 
@@ -420,7 +422,7 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 			return 0, err
 		}
 		next = before
-		whole = len(found.recent) > s.cfg.beside.part && a.apart(no)
+		whole = len(found.recent) > max(1, s.cfg.beside.part) && a.apart(no)
 		if err := d.pause(ctx, st, time.Since(began), s.cfg.beside.pause); err != nil {
 			return 0, err
 		}

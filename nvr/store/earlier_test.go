@@ -690,9 +690,53 @@ func TestAdoptedFileThatDoesNotSyncIsForTheNextProcess(t *testing.T) {
 		if err := l.close(); !errors.Is(err, ErrPoisoned) {
 			t.Errorf("close: %v", err)
 		}
+		if log := l.log.String(); strings.Contains(log, "trying again every minute") || !strings.Contains(log, "the next start adopts it") {
+			t.Error("the log says that this process tries the file again")
+		}
 		l = bear(t, l.disk.Content(), l.copyDB(), l.now())
 		l.mustOpen()
 		adopted(t, l.s.Load())
+		l.finish()
+	})
+}
+
+// While the database commits nothing, no more is adopted, and the flusher alone
+// tries again.
+func TestAdoptionWaitsForItsRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 40)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 4, 200*time.Millisecond)
+		l.mustOpen()
+		b := &bench{T: t, dir: l.dir, s: l.s.Load()}
+		b.behindItsBack("CREATE TRIGGER refuse BEFORE UPDATE ON stream BEGIN SELECT RAISE(ABORT, 'no commit today'); END")
+		time.Sleep(30 * time.Second)
+		waits := l.s.Load().dirs[0].left()
+		time.Sleep(5 * time.Minute)
+		if n := l.s.Load().dirs[0].left(); n == 0 || n != waits {
+			t.Errorf("%d files are left to adopt, after half a minute it were %d", n, waits)
+		}
+		if n := strings.Count(l.log.String(), "flush failed"); n < 5 || n > 6 {
+			t.Errorf("%d flushes failed in five minutes", n)
+		}
+		b.behindItsBack("DROP TRIGGER refuse")
+		time.Sleep(2 * time.Minute)
+		adopted(t, l.s.Load())
+		l.finish()
+	})
+}
+
+// Parts of one file are adopted, too.
+func TestPartsHoldAFileAtLeast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 12)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 0, 0)
+		l.mustOpen()
+		adopted(t, l.s.Load())
+		if n := len(list(t, l.main("front"))); n != 12 {
+			t.Errorf("%d recordings of 12 are adopted", n)
+		}
 		l.finish()
 	})
 }

@@ -98,7 +98,7 @@ type fragment struct {
 	videoEnd   int64    // media time at its end
 }
 
-func (rec *recording) id() int64 { return int64(rec.st.id)<<32 | int64(rec.no) }
+func (rec *recording) id() int64 { return db.CompositeID(rec.st.id, rec.no) }
 
 // header makes the beginning of the sample file.
 func (rec *recording) header() ([]byte, error) {
