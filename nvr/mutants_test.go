@@ -374,6 +374,12 @@ var mutants = []mutant{{
 	new:    "before != st.cumMedia ||",
 	test:   "TestRunRecordedBesideAdoptionStaysOne",
 }, {
+	breaks: "a disk that comes back during a part of adoption ends the recorder",
+	file:   "nvr/store/earlier.go",
+	old:    "\t\t\tif d.has(disk) {\n",
+	new:    "\t\t\tif d.has(disk) || true {\n",
+	test:   "TestDiskThatComesBackDuringAPartOfAdoption",
+}, {
 	breaks: "adoption goes on without rows",
 	file:   "nvr/store/earlier.go",
 	old:    "for s.plans.holds(earlierPlan) &&",

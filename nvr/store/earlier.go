@@ -431,7 +431,11 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 	if len(recs) > 0 {
 		part.link()
 		if err := part.sync(); err != nil {
-			d.failed(err) // it is recorded to
+			if d.has(disk) {
+				d.failed(err) // it is recorded to
+			} else if errors.Is(err, fs.ErrClosed) {
+				err = fmt.Errorf("the disk was away: %v", err) // nothing was asked of it
+			}
 			return 0, err
 		}
 	}
@@ -455,6 +459,13 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 	*a = next
 	st.takeEarlier(a, recs)
 	return len(recs), nil
+}
+
+// has reports whether a directory on its disk is the one in use: none has taken
+// its place, as one does when the disk was away.
+func (d *directory) has(disk sampledir.Dir) bool {
+	now, err := d.disk()
+	return err == nil && now == disk
 }
 
 // takeEarlier puts recordings that were adopted in front of those that were

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -722,6 +724,68 @@ func TestAdoptionWaitsForItsRows(t *testing.T) {
 		b.behindItsBack("DROP TRIGGER refuse")
 		time.Sleep(2 * time.Minute)
 		adopted(t, l.s.Load())
+		l.finish()
+	})
+}
+
+// mount is a directory that may be opened anew, as behind a disk that was away.
+type mount struct {
+	sampledir.Dir
+	away   *atomic.Int32 // mounts that are gone
+	n      int32         // of this one
+	closed atomic.Bool
+}
+
+func (m *mount) Moved() bool { return m.n <= m.away.Load() }
+
+func (m *mount) Close() error {
+	m.closed.Store(true)
+	return nil
+}
+
+func (m *mount) Sync() error {
+	if m.closed.Load() {
+		return fs.ErrClosed
+	}
+	return m.Dir.Sync()
+}
+
+// A disk that comes back while a part is read from it as it was before ends
+// nothing: the part is read again.
+func TestDiskThatComesBackDuringAPartOfAdoption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 6)
+		l := bear(t, disk, files, at)
+		var away, mounts atomic.Int32
+		l.hook = func(cfg *Config) {
+			cfg.beside = besideLimits{few: 1, part: 100, rows: 100, pause: 10 * time.Second}
+			cfg.openDir = func(string) (sampledir.Dir, error) {
+				return &mount{Dir: l.disk.Reopen(), away: &away, n: mounts.Add(1)}, nil
+			}
+		}
+		l.mustOpen()
+		first := mounts.Load()
+		f := l.play(l.main("front"), 500_000)
+		for range 3 { // in the pauses of the first part
+			l.disk.Fail(sampledirtest.Append, 1, 1, syscall.EIO)
+			away.Store(mounts.Load())
+			f.play(l, 2*time.Second)
+		}
+		f.play(l, 10*time.Second)
+		f.run.End("test")
+		select {
+		case err := <-l.s.Load().Fatal():
+			t.Fatalf("the process ends: %v", err)
+		default:
+		}
+		if n := mounts.Load() - first; n < 2 {
+			t.Errorf("the directory was opened anew %d times", n)
+		}
+		time.Sleep(5 * earlierRetry)
+		adopted(t, l.s.Load())
+		if n := len(list(t, l.main("front"))); n < 4 {
+			t.Errorf("%d recordings", n)
+		}
 		l.finish()
 	})
 }
