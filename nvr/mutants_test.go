@@ -380,6 +380,18 @@ var mutants = []mutant{{
 	new:    "\t\t\tif d.has(disk) || true {\n",
 	test:   "TestDiskThatComesBackDuringAPartOfAdoption",
 }, {
+	breaks: "a run over the end of adoption counts two ways",
+	file:   "nvr/store/earlier.go",
+	old:    "\t\t\trun.ahead -= media\n",
+	new:    "",
+	test:   "TestRunOverTheEndOfAdoptionStaysOne",
+}, {
+	breaks: "a run ends where its rows count another way than its files",
+	file:   "nvr/store/adopt.go",
+	old:    "if last == nil && rec.runOffset > 0 &&",
+	new:    "if last != nil && rec.runOffset > 0 &&",
+	test:   "TestRunOverTheEndOfAdoptionStaysOne",
+}, {
 	breaks: "adoption goes on without rows",
 	file:   "nvr/store/earlier.go",
 	old:    "for s.plans.holds(earlierPlan) &&",

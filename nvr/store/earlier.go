@@ -414,7 +414,7 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 		began := time.Now()
 		before := next
 		before.from, before.media, before.runs, before.shift, before.off = no, found.cumMedia, found.cumRuns, part.shift, part.off
-		err := part.file(no)
+		err := part.file(ctx, no)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -489,7 +489,12 @@ func (st *Stream) takeEarlier(a *earlierAdoption, recs []*recording) {
 	// Nothing holds those behind up any more, and it is known what they count on
 	// from.
 	media, runs := a.media-e.media, a.runs-e.runs
+	var run *Run
 	for _, rec := range st.recent[at+len(recs):] {
+		if rec.run != run { // its files go on counting as they did
+			run = rec.run
+			run.ahead -= media
+		}
 		rec.prevMedia += media
 		rec.prevRuns += runs
 	}

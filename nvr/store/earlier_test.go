@@ -528,6 +528,60 @@ func TestRunRecordedBesideAdoptionStaysOne(t *testing.T) {
 	})
 }
 
+// A run under way when all is adopted is one run for who adopts it after a kill:
+// its files go on counting as its first one did, and rows do not.
+func TestRunOverTheEndOfAdoptionStaysOne(t *testing.T) {
+	for _, more := range []time.Duration{50 * time.Second, 80 * time.Second, 200 * time.Second} {
+		for _, commit := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				disk, files, at, _ := left(t, 40)
+				l := bear(t, disk, files, at)
+				l.hook = limits(1, 4, time.Second)
+				l.mustOpen()
+				st := l.main("front")
+				f := l.play(st, 500_000)
+				f.play(l, 20*time.Second)
+				began := st.Info().ToAdopt
+				for st.Info().ToAdopt > 0 {
+					f.play(l, time.Second)
+				}
+				f.play(l, more)
+				if began == 0 {
+					t.Error("all was adopted before the run")
+				}
+				if commit {
+					if err := l.s.Load().flush(t.Context(), "by hand"); err != nil {
+						t.Error(err)
+					}
+					f.play(l, 70*time.Second)
+				}
+				disk, files = l.dead()
+				l = bear(t, disk, files, l.now())
+				l.mustOpen()
+				adopted(t, l.s.Load())
+				n, media := int32(0), list(t, l.main("front"))[0].PrevMedia
+				for _, r := range list(t, l.main("front")) {
+					if r.PrevMedia != media {
+						t.Errorf("recording %d stands at %v of the media, the one before it ends at %v", r.No, r.PrevMedia, media)
+					}
+					media += r.MediaDuration
+					if r.No < 40 {
+						continue
+					}
+					if r.RunOffset != n {
+						t.Errorf("%v later, committed %v: recording %d is number %d of its run, want %d", more, commit, r.No, r.RunOffset, n)
+					}
+					n++
+				}
+				if n < 2 {
+					t.Errorf("the run has %d recordings", n)
+				}
+				l.finish()
+			})
+		}
+	}
+}
+
 // Of the files that came after a copy of the database, a restore reads a few: the
 // last of each open knows best when it began.
 func TestRestoreReadsTheLastFileOfEachOpen(t *testing.T) {

@@ -44,8 +44,9 @@ type Run struct {
 	mono0 time.Time
 	steps int32 // of the clock before that
 
-	rec    *recording // nil before the first unit and after the end
-	offset int32      // run offset of the next recording
+	rec    *recording     // nil before the first unit and after the end
+	offset int32          // run offset of the next recording
+	ahead  media.Duration // by which its files count more media before them than we do, see takeEarlier
 	ended  bool
 
 	// How often the camera's parameters changed, and since when.
