@@ -259,6 +259,18 @@ var mutants = []mutant{{
 	new:    "error(nil)",
 	test:   "TestProcessKilledInDoubtIsNotBelieved",
 }, {
+	breaks: "a rebuild believes what is in doubt",
+	file:   "nvr/store/rebuild.go",
+	old:    "if ends.of(doubtEnds) > 0 {",
+	new:    "if ends.of(doubtEnds) > 1 {",
+	test:   "TestNobodyBelievesWhatIsInDoubt",
+}, {
+	breaks: "a check repairs by what is in doubt",
+	file:   "nvr/store/check.go",
+	old:    "if ends.of(doubtEnds) > 0 && c.repairing() {",
+	new:    "if ends.of(doubtEnds) > 1 && c.repairing() {",
+	test:   "TestNobodyBelievesWhatIsInDoubt",
+}, {
 	breaks: "a start that fails forgets that a sync failed",
 	file:   "nvr/store/store.go",
 	old:    "if err = s.inDoubt(err); errors",
