@@ -157,6 +157,12 @@ var mutants = []mutant{{
 	test:   powerCut + "upgrade",
 	in:     "nvr/store",
 }, {
+	breaks: "a tail that a slow disk took after all is damage",
+	file:   "nvr/store/check.go",
+	old:    " || r.EndReason == reasonSlowDisk { //",
+	new:    " { //",
+	test:   "TestTailThatDidNotSyncIsANote",
+}, {
 	breaks: "a tail that did not sync is damage",
 	file:   "nvr/store/check.go",
 	old:    "w != nil && w.RecordingNo == r.No() {",

@@ -499,7 +499,7 @@ func (c *checker) file(k *checkedDir, r *db.Recording, p *db.Playback, badIndex 
 // did not sync, and was lost so, or another file holds it again (rule 13). That
 // one has the next number, or one behind files that had been begun.
 func (c *checker) expected(k *checkedDir, r *db.Recording) bool {
-	if r.EndReason == reasonDiskError {
+	if r.EndReason == reasonDiskError || r.EndReason == reasonSlowDisk { // what was given up at the end is cut off, and the cut not synced
 		return true
 	}
 	stream, _ := db.SplitID(r.ID)

@@ -576,5 +576,8 @@ func TestTailThatDidNotSyncIsANote(t *testing.T) {
 		g.sql(`UPDATE recording SET end_reason = ? WHERE composite_id = ?`, reasonDiskError, last)
 		g.sql(`UPDATE span SET end_reason = ? WHERE last_no = ?`, reasonDiskError, st.nextNo-1)
 		check("and one of a disk that failed", false, 0, 2)
+		g.sql(`UPDATE recording SET end_reason = ? WHERE composite_id = ?`, reasonSlowDisk, last)
+		g.sql(`UPDATE span SET end_reason = ? WHERE last_no = ?`, reasonSlowDisk, st.nextNo-1)
+		check("and one of a disk that was too slow", false, 0, 2)
 	})
 }
