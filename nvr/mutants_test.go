@@ -410,6 +410,12 @@ var mutants = []mutant{{
 	new:    "if last != nil && rec.runOffset > 0 &&",
 	test:   "TestRunOverTheEndOfAdoptionStaysOne",
 }, {
+	breaks: "memory holds whatever waits for a database that commits nothing",
+	file:   "nvr/store/stream.go",
+	old:    "\tst.crowds()\n",
+	new:    "",
+	test:   "TestNotTooManyWaitForADatabaseThatCommitsNothing",
+}, {
 	breaks: "adoption goes on without rows",
 	file:   "nvr/store/earlier.go",
 	old:    "for s.plans.holds(earlierPlan) &&",

@@ -464,6 +464,7 @@ func (s *Store) applied(ctx context.Context, sh *share) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.recent = st.recent[len(sh.recs):]
+	st.crowded = nil
 	st.recordings += sh.addSum.n - sh.delSum.n
 	st.bytes += sh.addSum.bytes - sh.delSum.bytes
 	st.fsBytes += sh.addSum.fsBytes - sh.delSum.fsBytes

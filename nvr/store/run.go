@@ -89,6 +89,8 @@ func (r *Run) Append(au media.AccessUnit) error {
 		return errors.New("run has ended")
 	case st.unusable != nil:
 		return st.unusable
+	case st.crowded != nil:
+		return st.crowded
 	case au.Kind == media.Audio:
 		r.appendAudio(au)
 		return nil
