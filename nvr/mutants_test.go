@@ -157,6 +157,12 @@ var mutants = []mutant{{
 	test:   powerCut + "upgrade",
 	in:     "nvr/store",
 }, {
+	breaks: "a tail that a slow disk took after all is damage",
+	file:   "nvr/store/check.go",
+	old:    " || r.EndReason == reasonSlowDisk { //",
+	new:    " { //",
+	test:   "TestTailThatDidNotSyncIsANote",
+}, {
 	breaks: "a tail that did not sync is damage",
 	file:   "nvr/store/check.go",
 	old:    "w != nil && w.RecordingNo == r.No() {",
@@ -259,6 +265,18 @@ var mutants = []mutant{{
 	new:    "error(nil)",
 	test:   "TestProcessKilledInDoubtIsNotBelieved",
 }, {
+	breaks: "a rebuild believes what is in doubt",
+	file:   "nvr/store/rebuild.go",
+	old:    "if ends.of(doubtEnds) > 0 {",
+	new:    "if ends.of(doubtEnds) > 1 {",
+	test:   "TestNobodyBelievesWhatIsInDoubt",
+}, {
+	breaks: "a check repairs by what is in doubt",
+	file:   "nvr/store/check.go",
+	old:    "if ends.of(doubtEnds) > 0 && c.repairing() {",
+	new:    "if ends.of(doubtEnds) > 1 && c.repairing() {",
+	test:   "TestNobodyBelievesWhatIsInDoubt",
+}, {
 	breaks: "a start that fails forgets that a sync failed",
 	file:   "nvr/store/store.go",
 	old:    "if err = s.inDoubt(err); errors",
@@ -283,6 +301,12 @@ var mutants = []mutant{{
 	old:    "d.ends <= endsFree {",
 	new:    "d.ends <= 1000*endsFree {",
 	test:   "TestDirectoryThatEndsTheRecorderAgainAndAgain",
+}, {
+	breaks: "one end of the recorder counts twice",
+	file:   "nvr/store/unsynced.go",
+	old:    "if !s.poisoned.Swap(true) {",
+	new:    "if s.poisoned.Swap(true); true {",
+	test:   "TestOneEndOfTheRecorderCountsOnce",
 }, {
 	breaks: "what did not sync at the start waits for a restart that nobody asks for",
 	file:   "nvr/store/unsynced.go",
@@ -367,6 +391,36 @@ var mutants = []mutant{{
 	old:    "before-a.off != st.cumMedia ||",
 	new:    "before != st.cumMedia ||",
 	test:   "TestRunRecordedBesideAdoptionStaysOne",
+}, {
+	breaks: "a disk that comes back during a part of adoption ends the recorder",
+	file:   "nvr/store/earlier.go",
+	old:    "\t\t\tif d.has(disk) {\n",
+	new:    "\t\t\tif d.has(disk) || true {\n",
+	test:   "TestDiskThatComesBackDuringAPartOfAdoption",
+}, {
+	breaks: "a run over the end of adoption counts two ways",
+	file:   "nvr/store/earlier.go",
+	old:    "\t\t\trun.ahead -= media\n",
+	new:    "",
+	test:   "TestRunOverTheEndOfAdoptionStaysOne",
+}, {
+	breaks: "a run ends where its rows count another way than its files",
+	file:   "nvr/store/adopt.go",
+	old:    "if last == nil && rec.runOffset > 0 &&",
+	new:    "if last != nil && rec.runOffset > 0 &&",
+	test:   "TestRunOverTheEndOfAdoptionStaysOne",
+}, {
+	breaks: "memory holds whatever waits for a database that commits nothing",
+	file:   "nvr/store/stream.go",
+	old:    "\tst.crowds()\n",
+	new:    "",
+	test:   "TestNotTooManyWaitForADatabaseThatCommitsNothing",
+}, {
+	breaks: "adoption goes on without rows",
+	file:   "nvr/store/earlier.go",
+	old:    "for s.plans.holds(earlierPlan) &&",
+	new:    "for !s.plans.holds(earlierPlan) &&",
+	test:   "TestAdoptionWaitsForItsRows",
 }, {
 	breaks: "an adopted file is synced again in the same process",
 	file:   "nvr/store/earlier.go",
@@ -620,6 +674,12 @@ var mutants = []mutant{{
 	old:    "d.spell.detailed > 1 {",
 	new:    "d.spell.detailed > 1_000_000 {",
 	test:   "TestFailingSyncsFillNoLog",
+}, {
+	breaks: "what files met on a disk that does well takes the first line of a spell",
+	file:   "nvr/store/spell.go",
+	old:    "\t\t\tsp.detailed = 0 // it made no spell\n",
+	new:    "",
+	test:   "TestFirstFileOfASpellHasItsLine",
 }, {
 	breaks: "a directory that fails now and then fills the log",
 	file:   "nvr/store/spell.go",

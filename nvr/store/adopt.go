@@ -53,7 +53,7 @@ func (s *Store) adopt(ctx context.Context, st *Stream) error {
 	missing := 0
 	a := adoption{st: st}
 	for no := st.nextNo; missing < probeAhead; no++ {
-		err := a.file(no)
+		err := a.file(ctx, no)
 		s.cfg.Progress()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -118,7 +118,7 @@ func (a *adoption) last() *recording {
 }
 
 // file adopts the next file. fs.ErrNotExist when there is none of that number.
-func (a *adoption) file(no int32) error {
+func (a *adoption) file(ctx context.Context, no int32) error {
 	st := a.st
 	rec, before, err := st.store.adoptFile(st, no)
 	if err != nil {
@@ -127,6 +127,11 @@ func (a *adoption) file(no int32) error {
 	rec.moved = len(rec.taken) == 0 // a file of nothing is no run
 	a.cuts = append(a.cuts, st.reconcile(rec)...)
 	last := a.last()
+	if last == nil && rec.runOffset > 0 && before != st.cumMedia {
+		if err := a.behindRow(ctx, no-1); err != nil {
+			return err
+		}
+	}
 	switch {
 	case rec.runOffset == 0:
 		a.shift, a.off = 0, before-st.cumMedia
@@ -145,6 +150,19 @@ func (a *adoption) file(no int32) error {
 	}
 	st.cumMedia = rec.prevMedia + rec.mediaDuration()
 	return nil
+}
+
+// behindRow learns by how much the files of a run count other media before them
+// than we do, from the recording of a number that has its row: before the first
+// that is adopted.
+func (a *adoption) behindRow(ctx context.Context, no int32) error {
+	st := a.st
+	return st.store.db.RecordingsByNo(ctx, st.id, no, no+1, func(r *db.Recording) error {
+		if about, _, err := beginning(st.dir.dir, r.ID); err == nil && r.EndReason == "" && about.ID() == r.ID && about.OpenID == r.OpenID {
+			a.shift, a.off = about.RunOffset-r.RunOffset, media.Duration(about.PrevMediaDuration90k)-r.PrevMedia
+		}
+		return nil
+	})
 }
 
 // link settles how what was adopted ends, and why there is nothing between.
@@ -201,8 +219,7 @@ func (rec *recording) continues(next *recording, shift int32) bool {
 // adoptFile reads one file and makes what is whole of it durable. before is
 // what the recordings before it added up to when it was begun.
 func (s *Store) adoptFile(st *Stream, no int32) (rec *recording, before media.Duration, err error) {
-	id := int64(st.id)<<32 | int64(no)
-	f, err := st.dir.dir.Recover(id)
+	f, err := st.dir.dir.Recover(db.CompositeID(st.id, no))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -252,7 +269,7 @@ func (s *Store) stale(rec *recording, a *mp4.About) bool {
 // belongs makes sure that a file is of this installation, and of its past.
 func (s *Store) belongs(st *Stream, no int32, sf *mp4.SampleFile) error {
 	a := &sf.About
-	name := st.dir.path + "/" + sampledir.Name(int64(st.id)<<32|int64(no))
+	name := st.dir.path + "/" + sampledir.Name(db.CompositeID(st.id, no))
 	switch {
 	case a.DatabaseUUID != s.db.UUID():
 		return fmt.Errorf("sample file %s belongs to another installation (database %s, ours is %s)", name, a.DatabaseUUID, s.db.UUID())

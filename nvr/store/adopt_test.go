@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast/nvr/db"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
@@ -74,7 +75,7 @@ func TestFileOfOldBlocksIsGarbage(t *testing.T) {
 }
 
 // fileID is the composite id of a recording.
-func (st *Stream) fileID(no int32) int64 { return int64(st.id)<<32 | int64(no) }
+func (st *Stream) fileID(no int32) int64 { return db.CompositeID(st.id, no) }
 
 // time.md rule 8: in a run each recording begins where the one before it ends.
 // When the end of one is lost and the next is there, they are two runs.

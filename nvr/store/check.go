@@ -42,7 +42,7 @@ type CheckConfig struct {
 
 // Finding is one thing that does not agree.
 type Finding struct {
-	What   string // database, schema, meta, directory, stream, row, index, file, orphan row, orphan file, garbage
+	What   string // doubt, database, schema, meta, directory, stream, row, index, file, orphan row, orphan file, garbage
 	Object string
 	Why    string
 	Note   bool // nothing is wrong: the next start puts it in order
@@ -165,6 +165,15 @@ func (c *checker) run(ctx context.Context) error {
 			return err
 		}
 	}
+	dirs := make(map[string]string)
+	for _, row := range c.state.Dirs {
+		dirs[row.UUID] = c.dirs[row.ID].path
+	}
+	ends := endings{path: filepath.Join(c.cfg.Dir, endsName)}
+	ends.doubt(dirs, c.found, c.note)
+	if ends.of(doubtEnds) > 0 && c.repairing() {
+		return fmt.Errorf("nothing is repaired: %w", errDoubt)
+	}
 	total := 0
 	for i := range c.state.Streams {
 		total += int(c.state.Streams[i].Recordings)
@@ -178,6 +187,12 @@ func (c *checker) run(ctx context.Context) error {
 	c.garbage()
 	c.files()
 	return c.repair(ctx)
+}
+
+// repairing reports whether a repair is asked for.
+func (c *checker) repairing() bool {
+	f := &c.cfg
+	return f.RepairSums || f.RewriteRows || f.CutTails || f.TrashCorruptRows || f.DeleteOrphanRows || f.DeleteOrphanFiles
 }
 
 // database has SQLite check its file. When that finds damage nothing else can
@@ -484,7 +499,7 @@ func (c *checker) file(k *checkedDir, r *db.Recording, p *db.Playback, badIndex 
 // did not sync, and was lost so, or another file holds it again (rule 13). That
 // one has the next number, or one behind files that had been begun.
 func (c *checker) expected(k *checkedDir, r *db.Recording) bool {
-	if r.EndReason == reasonDiskError {
+	if r.EndReason == reasonDiskError || r.EndReason == reasonSlowDisk { // what was given up at the end is cut off, and the cut not synced
 		return true
 	}
 	stream, _ := db.SplitID(r.ID)

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -383,6 +384,38 @@ func containsMatch(found []string, want string) bool {
 	return false
 }
 
+// While files may be seen that are not on the disk, a check says so and repairs
+// nothing, and a rebuild makes no rows of them.
+func TestNobodyBelievesWhatIsInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		ends := endings{path: filepath.Join(f.dir, endsName)}
+		uuid := f.state().Dirs[0].UUID
+		f.must(errors.Join(ends.set(uuid, 2), ends.set(startEnds, 3), ends.set(doubtEnds, 1)))
+		found, notes, res, err := f.check(CheckConfig{})
+		if err != nil || len(found) != 1 || !strings.HasPrefix(found[0], "doubt DIR/db.unsynced: ") || res.Rows != len(f.ids) {
+			t.Errorf("%v, found %q", err, found)
+		}
+		if len(notes) != 2 || !strings.Contains(notes[0]+notes[1], "doubt DIR/sample: its sync failed and ended the recorder 2 times") ||
+			!strings.Contains(notes[0]+notes[1], "the last 3 starts") {
+			t.Errorf("notes %q", notes)
+		}
+		if _, _, _, err := f.check(CheckConfig{RepairSums: true, Force: true}); !errors.Is(err, ErrPoisoned) {
+			t.Errorf("a repair: %v", err)
+		}
+		if _, _, err := f.rebuild(RebuildConfig{}); !errors.Is(err, ErrPoisoned) || !strings.Contains(err.Error(), endsName) {
+			t.Errorf("a rebuild: %v", err)
+		}
+		f.must(ends.set(doubtEnds, 0))
+		if found, _, _, err := f.check(CheckConfig{RepairSums: true}); err != nil || len(found) > 0 {
+			t.Errorf("without doubt: %v, found %q", err, found)
+		}
+		if _, found, err := f.rebuild(RebuildConfig{}); err != nil || len(found) > 0 {
+			t.Errorf("a rebuild without doubt: %v, %q", err, found)
+		}
+	})
+}
+
 // What a killed recorder leaves is no damage: the next start adopts it.
 func TestFilesWithoutRowsBehindTheNextNumberAreAdoptable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -543,5 +576,8 @@ func TestTailThatDidNotSyncIsANote(t *testing.T) {
 		g.sql(`UPDATE recording SET end_reason = ? WHERE composite_id = ?`, reasonDiskError, last)
 		g.sql(`UPDATE span SET end_reason = ? WHERE last_no = ?`, reasonDiskError, st.nextNo-1)
 		check("and one of a disk that failed", false, 0, 2)
+		g.sql(`UPDATE recording SET end_reason = ? WHERE composite_id = ?`, reasonSlowDisk, last)
+		g.sql(`UPDATE span SET end_reason = ? WHERE last_no = ?`, reasonSlowDisk, st.nextNo-1)
+		check("and one of a disk that was too slow", false, 0, 2)
 	})
 }

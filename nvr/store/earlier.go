@@ -37,9 +37,10 @@ type besideLimits struct {
 var usualLimits = besideLimits{few: 8, part: 32, rows: 128, pause: 10 * time.Millisecond}
 
 const (
-	earlierFlush  = 30 * time.Second // what is adopted waits no longer for its row, about
-	earlierReport = time.Minute      // how often the log says how far it has come
-	earlierRetry  = time.Minute      // after a file that could not be read
+	earlierFlush  = 30 * time.Second      // what is adopted waits no longer for its row, about
+	earlierReport = time.Minute           // how often the log says how far it has come
+	earlierLook   = 50 * time.Millisecond // how often it looks whether the flusher has come to it
+	earlierRetry  = time.Minute           // after a file that could not be read
 	forGood       = 100 * 365 * 24 * time.Hour
 
 	// mostWaiting recordings of a stream may wait for their rows in memory, some
@@ -158,17 +159,16 @@ func (s *Store) upTo(st *Stream, end int32) (media.Duration, int32) {
 // stream. Each part begins with the last recording of the one before, which says
 // how that ends only when the next is known.
 type earlierAdoption struct {
-	stream     *Stream
-	looked     bool            // at all of the files
-	ties       []tie           // of what is not adopted yet
-	sizes      map[int32]int64 // whole blocks
-	from       int32           // the next file
-	media      media.Duration  // before it
-	runs       int32
-	prev       *recording // before it
-	shift      int32
-	off        media.Duration
-	recordings int
+	stream *Stream
+	looked bool            // at all of the files
+	ties   []tie           // of what is not adopted yet
+	sizes  map[int32]int64 // whole blocks
+	from   int32           // the next file
+	media  media.Duration  // before it
+	runs   int32
+	prev   *recording // before it
+	shift  int32
+	off    media.Duration
 }
 
 // tie says that file no holds again what the one of number first holds, or
@@ -189,11 +189,10 @@ func (d *directory) adoptEarlier(ctx context.Context) {
 	began, said, flushed := time.Now(), time.Now(), time.Now()
 	files, fresh := 0, 0 // adopted; of them without a row
 	flush := func() {
-		err := s.flush(ctx, "files of before the start")
-		for err != nil && ctx.Err() == nil && !s.poisoned.Load() {
-			s.log.Error("flush failed; trying again in a minute", "err", err)
-			wait(ctx, flushRetry)
-			err = s.flush(ctx, "files of before the start")
+		// The flusher tries it until it succeeds; nothing more is read meanwhile.
+		s.plan(nil, earlierPlan, time.Now())
+		for s.plans.holds(earlierPlan) && ctx.Err() == nil && !s.poisoned.Load() {
+			wait(ctx, earlierLook)
 		}
 		flushed, fresh = time.Now(), 0
 	}
@@ -307,17 +306,20 @@ func (st *Stream) earlierTried(err error) {
 	if e.err = err; err != nil {
 		e.retry = time.Now().Add(earlierRetry)
 	}
-	if errors.Is(err, sampledir.ErrUnsynced) {
-		// A second sync proves nothing: that is for the next process.
+	what := "a file of before the start cannot be adopted; trying again every minute"
+	unsynced := errors.Is(err, sampledir.ErrUnsynced)
+	if unsynced {
+		// A second sync proves nothing.
 		e.retry = time.Now().Add(forGood)
+		what = "a file of before the start did not sync; the next start adopts it"
 	}
 	st.holdBack()
 	st.mu.Unlock()
-	if errors.Is(err, sampledir.ErrUnsynced) && !st.store.poisoned.Load() {
+	if unsynced && !st.store.poisoned.Load() {
 		st.store.doubts(err)
 	}
 	if err != nil && (was == nil || was.Error() != err.Error()) {
-		st.store.log.Error("a file of before the start cannot be adopted; trying again every minute", "camera", st.name, "stream", st.typ, "err", err)
+		st.store.log.Error(what, "camera", st.name, "stream", st.typ, "err", err)
 	}
 }
 
@@ -412,7 +414,7 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 		began := time.Now()
 		before := next
 		before.from, before.media, before.runs, before.shift, before.off = no, found.cumMedia, found.cumRuns, part.shift, part.off
-		err := part.file(no)
+		err := part.file(ctx, no)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -420,7 +422,7 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 			return 0, err
 		}
 		next = before
-		whole = len(found.recent) > s.cfg.beside.part && a.apart(no)
+		whole = len(found.recent) > max(1, s.cfg.beside.part) && a.apart(no)
 		if err := d.pause(ctx, st, time.Since(began), s.cfg.beside.pause); err != nil {
 			return 0, err
 		}
@@ -429,7 +431,11 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 	if len(recs) > 0 {
 		part.link()
 		if err := part.sync(); err != nil {
-			d.failed(err) // it is recorded to
+			if d.has(disk) {
+				d.failed(err) // it is recorded to
+			} else if errors.Is(err, fs.ErrClosed) {
+				err = fmt.Errorf("the disk was away: %v", err) // nothing was asked of it
+			}
 			return 0, err
 		}
 	}
@@ -455,6 +461,13 @@ func (d *directory) adoptPart(ctx context.Context, a *earlierAdoption) (n int, e
 	return len(recs), nil
 }
 
+// has reports whether a directory on its disk is the one in use: none has taken
+// its place, as one does when the disk was away.
+func (d *directory) has(disk sampledir.Dir) bool {
+	now, err := d.disk()
+	return err == nil && now == disk
+}
+
 // takeEarlier puts recordings that were adopted in front of those that were
 // recorded since.
 func (st *Stream) takeEarlier(a *earlierAdoption, recs []*recording) {
@@ -476,7 +489,12 @@ func (st *Stream) takeEarlier(a *earlierAdoption, recs []*recording) {
 	// Nothing holds those behind up any more, and it is known what they count on
 	// from.
 	media, runs := a.media-e.media, a.runs-e.runs
+	var run *Run
 	for _, rec := range st.recent[at+len(recs):] {
+		if rec.run != run { // its files go on counting as they did
+			run = rec.run
+			run.ahead -= media
+		}
 		rec.prevMedia += media
 		rec.prevRuns += runs
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -526,6 +528,60 @@ func TestRunRecordedBesideAdoptionStaysOne(t *testing.T) {
 	})
 }
 
+// A run under way when all is adopted is one run for who adopts it after a kill:
+// its files go on counting as its first one did, and rows do not.
+func TestRunOverTheEndOfAdoptionStaysOne(t *testing.T) {
+	for _, more := range []time.Duration{50 * time.Second, 80 * time.Second, 200 * time.Second} {
+		for _, commit := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				disk, files, at, _ := left(t, 40)
+				l := bear(t, disk, files, at)
+				l.hook = limits(1, 4, time.Second)
+				l.mustOpen()
+				st := l.main("front")
+				f := l.play(st, 500_000)
+				f.play(l, 20*time.Second)
+				began := st.Info().ToAdopt
+				for st.Info().ToAdopt > 0 {
+					f.play(l, time.Second)
+				}
+				f.play(l, more)
+				if began == 0 {
+					t.Error("all was adopted before the run")
+				}
+				if commit {
+					if err := l.s.Load().flush(t.Context(), "by hand"); err != nil {
+						t.Error(err)
+					}
+					f.play(l, 70*time.Second)
+				}
+				disk, files = l.dead()
+				l = bear(t, disk, files, l.now())
+				l.mustOpen()
+				adopted(t, l.s.Load())
+				n, media := int32(0), list(t, l.main("front"))[0].PrevMedia
+				for _, r := range list(t, l.main("front")) {
+					if r.PrevMedia != media {
+						t.Errorf("recording %d stands at %v of the media, the one before it ends at %v", r.No, r.PrevMedia, media)
+					}
+					media += r.MediaDuration
+					if r.No < 40 {
+						continue
+					}
+					if r.RunOffset != n {
+						t.Errorf("%v later, committed %v: recording %d is number %d of its run, want %d", more, commit, r.No, r.RunOffset, n)
+					}
+					n++
+				}
+				if n < 2 {
+					t.Errorf("the run has %d recordings", n)
+				}
+				l.finish()
+			})
+		}
+	}
+}
+
 // Of the files that came after a copy of the database, a restore reads a few: the
 // last of each open knows best when it began.
 func TestRestoreReadsTheLastFileOfEachOpen(t *testing.T) {
@@ -690,9 +746,115 @@ func TestAdoptedFileThatDoesNotSyncIsForTheNextProcess(t *testing.T) {
 		if err := l.close(); !errors.Is(err, ErrPoisoned) {
 			t.Errorf("close: %v", err)
 		}
+		if log := l.log.String(); strings.Contains(log, "trying again every minute") || !strings.Contains(log, "the next start adopts it") {
+			t.Error("the log says that this process tries the file again")
+		}
 		l = bear(t, l.disk.Content(), l.copyDB(), l.now())
 		l.mustOpen()
 		adopted(t, l.s.Load())
+		l.finish()
+	})
+}
+
+// While the database commits nothing, no more is adopted, and the flusher alone
+// tries again.
+func TestAdoptionWaitsForItsRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 40)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 4, 200*time.Millisecond)
+		l.mustOpen()
+		b := &bench{T: t, dir: l.dir, s: l.s.Load()}
+		b.behindItsBack("CREATE TRIGGER refuse BEFORE UPDATE ON stream BEGIN SELECT RAISE(ABORT, 'no commit today'); END")
+		time.Sleep(30 * time.Second)
+		waits := l.s.Load().dirs[0].left()
+		time.Sleep(5 * time.Minute)
+		if n := l.s.Load().dirs[0].left(); n == 0 || n != waits {
+			t.Errorf("%d files are left to adopt, after half a minute it were %d", n, waits)
+		}
+		if n := strings.Count(l.log.String(), "flush failed"); n < 5 || n > 6 {
+			t.Errorf("%d flushes failed in five minutes", n)
+		}
+		b.behindItsBack("DROP TRIGGER refuse")
+		time.Sleep(2 * time.Minute)
+		adopted(t, l.s.Load())
+		l.finish()
+	})
+}
+
+// mount is a directory that may be opened anew, as behind a disk that was away.
+type mount struct {
+	sampledir.Dir
+	away   *atomic.Int32 // mounts that are gone
+	n      int32         // of this one
+	closed atomic.Bool
+}
+
+func (m *mount) Moved() bool { return m.n <= m.away.Load() }
+
+func (m *mount) Close() error {
+	m.closed.Store(true)
+	return nil
+}
+
+func (m *mount) Sync() error {
+	if m.closed.Load() {
+		return fs.ErrClosed
+	}
+	return m.Dir.Sync()
+}
+
+// A disk that comes back while a part is read from it as it was before ends
+// nothing: the part is read again.
+func TestDiskThatComesBackDuringAPartOfAdoption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 6)
+		l := bear(t, disk, files, at)
+		var away, mounts atomic.Int32
+		l.hook = func(cfg *Config) {
+			cfg.beside = besideLimits{few: 1, part: 100, rows: 100, pause: 10 * time.Second}
+			cfg.openDir = func(string) (sampledir.Dir, error) {
+				return &mount{Dir: l.disk.Reopen(), away: &away, n: mounts.Add(1)}, nil
+			}
+		}
+		l.mustOpen()
+		first := mounts.Load()
+		f := l.play(l.main("front"), 500_000)
+		for range 3 { // in the pauses of the first part
+			l.disk.Fail(sampledirtest.Append, 1, 1, syscall.EIO)
+			away.Store(mounts.Load())
+			f.play(l, 2*time.Second)
+		}
+		f.play(l, 10*time.Second)
+		f.run.End("test")
+		select {
+		case err := <-l.s.Load().Fatal():
+			t.Fatalf("the process ends: %v", err)
+		default:
+		}
+		if n := mounts.Load() - first; n < 2 {
+			t.Errorf("the directory was opened anew %d times", n)
+		}
+		time.Sleep(5 * earlierRetry)
+		adopted(t, l.s.Load())
+		if n := len(list(t, l.main("front"))); n < 4 {
+			t.Errorf("%d recordings", n)
+		}
+		l.finish()
+	})
+}
+
+// Parts of one file are adopted, too.
+func TestPartsHoldAFileAtLeast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 12)
+		l := bear(t, disk, files, at)
+		l.hook = limits(1, 0, 0)
+		l.mustOpen()
+		adopted(t, l.s.Load())
+		if n := len(list(t, l.main("front"))); n != 12 {
+			t.Errorf("%d recordings of 12 are adopted", n)
+		}
 		l.finish()
 	})
 }

@@ -221,6 +221,27 @@ func TestFailingSyncsFillNoLog(t *testing.T) {
 	}
 }
 
+// What files met while no step failed does not take the first line of the next
+// spell, and a file a minute has a line each.
+func TestFirstFileOfASpellHasItsLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		d := &directory{store: b.s, path: "/disk"}
+		for range 3 {
+			for range 5 {
+				d.detail(slog.LevelWarn, "sample file keeps a tail that does not count")
+				d.report(nil)
+				time.Sleep(time.Second)
+			}
+			time.Sleep(spellOver)
+			d.report(nil)
+		}
+		if n := strings.Count(b.log.String(), "sample file keeps a tail"); n != 3 {
+			t.Errorf("%d lines about files in three minutes, want 3", n)
+		}
+	})
+}
+
 // A recording whose last picture was cut off ends with one that has a duration.
 func TestTrailingZeroGoesWithItsPicture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

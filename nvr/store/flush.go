@@ -73,6 +73,13 @@ func (p *planner) drop(done plan) {
 	}
 }
 
+// holds reports whether a plan of a kind, like roomPlan, has not succeeded yet.
+func (p *planner) holds(kind int32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.plans, func(pl plan) bool { return pl.no == kind })
+}
+
 // flushed is when something was last committed.
 func (p *planner) flushed() time.Time {
 	p.mu.Lock()
@@ -149,6 +156,8 @@ func (s *Store) serve(ctx context.Context) {
 				why = "a disk is short of room"
 			case p.no == confPlan:
 				why = whyChanged
+			case p.no == earlierPlan:
+				why = "files of before the start"
 			case p.no >= 0:
 				why = fmt.Sprintf("%d sec after start of %s-%s recording %d/%d",
 					p.st.settings().FlushIfSec, p.st.name, p.st.typ, p.st.id, p.no)
@@ -455,6 +464,7 @@ func (s *Store) applied(ctx context.Context, sh *share) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.recent = st.recent[len(sh.recs):]
+	st.crowded = nil
 	st.recordings += sh.addSum.n - sh.delSum.n
 	st.bytes += sh.addSum.bytes - sh.delSum.bytes
 	st.fsBytes += sh.addSum.fsBytes - sh.delSum.fsBytes

@@ -260,9 +260,10 @@ func shorten(s string) string {
 
 // These stand for the number of a recording in a plan that is for none.
 const (
-	gapPlan  = -1 // time without a recording
-	roomPlan = -2 // room on a disk
-	confPlan = -3 // a changed configuration
+	gapPlan     = -1 // time without a recording
+	roomPlan    = -2 // room on a disk
+	confPlan    = -3 // a changed configuration
+	earlierPlan = -4 // files of before the start that were adopted
 )
 
 // gapsEvery is how often time without a recording is written down. Whoever

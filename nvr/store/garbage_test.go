@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"holdfast/nvr/media"
 )
 
 // behindItsBack changes the database while the store has it open.
@@ -84,6 +86,44 @@ func TestAlarmWhenGarbageOnlyGrows(t *testing.T) {
 			t.Errorf("the log says %d times that it is over", n)
 		}
 		f.run.End("test")
+	})
+}
+
+// What waits for a database that commits nothing is bounded: the stream stops, says
+// why, and goes on when commits go again. The time between is a gap.
+func TestNotTooManyWaitForADatabaseThatCommitsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		st := b.camera("front", plenty, 60)
+		began := media.TimeOf(time.Now())
+		b.behindItsBack("CREATE TRIGGER refuse BEFORE UPDATE ON stream BEGIN SELECT RAISE(ABORT, 'no commit today'); END")
+		var err error
+		n := 0
+		for ; err == nil && n < 2*mostUnflushed; n++ {
+			f := newFeed(st.Begin(nil))
+			f.n, f.dts = 10*n, int64(10*n)*9000
+			if err = f.one(); err == nil {
+				err = f.one()
+			}
+			f.run.End("camera closed")
+			time.Sleep(2 * time.Second)
+		}
+		st.Wait(DiskError, "test")
+		if in := st.Info(); err == nil || !strings.Contains(err.Error(), "no commit today") || in.Unflushed > mostUnflushed+10 {
+			t.Errorf("with %d recordings in memory: %v", in.Unflushed, err)
+		}
+		if st.Unavailable() == nil {
+			t.Error("the stream is not said to be unusable")
+		}
+		b.behindItsBack("DROP TRIGGER refuse")
+		time.Sleep(3 * time.Minute)
+		if err := st.Unavailable(); err != nil || st.Info().Unflushed > 0 {
+			t.Errorf("when commits go again, %d wait and the stream is %v", st.Info().Unflushed, err)
+		}
+		if got := len(list(t, st)); got < mostUnflushed-1 {
+			t.Errorf("%d recordings of %d", got, n)
+		}
+		explained(t, st, began, media.TimeOf(time.Now()), 3*media.Second)
 	})
 }
 

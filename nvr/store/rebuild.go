@@ -134,7 +134,8 @@ type readFile struct {
 // Rebuild makes a database of the sample directories alone and puts it in the
 // place of the old one, which is kept. What files do not say of themselves
 // does not come back: URLs, passwords, limits, and whether to record.
-// The recorder must not run.
+// The recorder must not run. ErrPoisoned, and nothing is done, while what is read
+// of the files may not be on the disk.
 func Rebuild(ctx context.Context, cfg RebuildConfig) (res RebuildResult, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -147,6 +148,10 @@ func Rebuild(ctx context.Context, cfg RebuildConfig) (res RebuildResult, err err
 		return res, err
 	}
 	defer lock.Close()
+	ends := endings{path: filepath.Join(cfg.Dir, endsName)}
+	if ends.of(doubtEnds) > 0 {
+		return res, fmt.Errorf("%w; restart the machine, or drop its page cache, and remove %s", errDoubt, ends.path)
+	}
 	r := &rebuilder{
 		cfg: cfg, s: &Store{cfg: Config{Dir: cfg.Dir}, log: cfg.Log},
 		opens: make(map[int32]*db.OpenRow), anchors: make(anchorsOf), fresh: make(map[int32]bool), streams: make(map[int32]*rebuiltStream),

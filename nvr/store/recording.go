@@ -98,7 +98,7 @@ type fragment struct {
 	videoEnd   int64    // media time at its end
 }
 
-func (rec *recording) id() int64 { return int64(rec.st.id)<<32 | int64(rec.no) }
+func (rec *recording) id() int64 { return db.CompositeID(rec.st.id, rec.no) }
 
 // header makes the beginning of the sample file.
 func (rec *recording) header() ([]byte, error) {
@@ -112,7 +112,7 @@ func (rec *recording) header() ([]byte, error) {
 		CameraUUID: st.uuid, CameraName: st.name, Stream: st.typ, StreamID: st.id,
 		RecordingNo: rec.no, OpenID: rec.open.ID, OpenUUID: rec.open.UUID, RunOffset: rec.runOffset,
 		StartTime90k: int64(rec.start), StartTime: rec.start.String(),
-		PrevMediaDuration90k: int64(rec.prevMedia), PrevRuns: rec.prevRuns, SinceOpen90k: int64(rec.sinceOpen),
+		PrevMediaDuration90k: int64(rec.prevMedia + rec.run.ahead), PrevRuns: rec.prevRuns, SinceOpen90k: int64(rec.sinceOpen),
 		OpenStart90k: int64(rec.open.Start), OpensBefore: before,
 		Rewrites: rec.rewrites,
 	})

@@ -44,8 +44,9 @@ type Run struct {
 	mono0 time.Time
 	steps int32 // of the clock before that
 
-	rec    *recording // nil before the first unit and after the end
-	offset int32      // run offset of the next recording
+	rec    *recording     // nil before the first unit and after the end
+	offset int32          // run offset of the next recording
+	ahead  media.Duration // by which its files count more media before them than we do, see takeEarlier
 	ended  bool
 
 	// How often the camera's parameters changed, and since when.
@@ -88,6 +89,8 @@ func (r *Run) Append(au media.AccessUnit) error {
 		return errors.New("run has ended")
 	case st.unusable != nil:
 		return st.unusable
+	case st.crowded != nil:
+		return st.crowded
 	case au.Kind == media.Audio:
 		r.appendAudio(au)
 		return nil

@@ -26,7 +26,8 @@ type spell struct {
 	pause    time.Duration
 	well     time.Time // since when no step has failed; zero: the last one did
 	failed   int       // steps
-	detailed int       // what single files met
+	detailed int       // what single files met, before it, too
+	detail   time.Time // the last of that
 }
 
 // report tells the log of the end of a step.
@@ -47,6 +48,9 @@ func (d *directory) report(err error) {
 			"files", sp.detailed, "err", shorten(err.Error()))
 	case err != nil:
 	case sp.began.IsZero():
+		if now.Sub(sp.detail) >= spellOver {
+			sp.detailed = 0 // it made no spell
+		}
 		d.reportLost()
 	case sp.well.IsZero():
 		sp.well = now
@@ -63,5 +67,6 @@ func (d *directory) detail(level slog.Level, msg string, args ...any) {
 	if d.spell.detailed++; d.spell.detailed > 1 {
 		level = slog.LevelDebug
 	}
+	d.spell.detail = time.Now()
 	d.store.log.Log(context.Background(), level, msg, args...)
 }

@@ -200,8 +200,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	cfg.Progress()
 	if s.ends.of(doubtEnds) > 0 {
-		err := fmt.Errorf("%w: a sync failed at the start of the process before this one, which was ended without a word", ErrPoisoned)
-		err = errors.Join(err, s.db.Close())
+		err := errors.Join(errDoubt, s.db.Close())
 		s.settleDoubt()
 		return nil, err
 	}

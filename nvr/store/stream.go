@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"math/bits"
 	"slices"
 	"sync"
@@ -52,6 +53,10 @@ type Stream struct {
 	// unusable says why the stream cannot be recorded: a file of it could not
 	// be read at the start, or for so long that too many recordings wait behind it.
 	unusable error
+
+	// crowded says why nothing is recorded while the database commits nothing and
+	// too many recordings wait for their rows.
+	crowded error
 
 	earlier *earlier // nil: all files of before the start are adopted
 
@@ -195,7 +200,22 @@ func (st *Stream) Unavailable() error {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.unusable
+	return cmp.Or(st.unusable, st.crowded)
+}
+
+// mostUnflushed recordings of a stream may wait in memory for a database that
+// commits nothing, some 30 kB each: those of 16 hours, when no run ends early.
+const mostUnflushed = 1000
+
+// crowds ends the recording of a stream of which too many recordings wait for a
+// database that commits nothing. The caller holds the lock.
+func (st *Stream) crowds() {
+	if len(st.recent) < mostUnflushed {
+		return
+	}
+	if err := st.store.plans.failing(); err != nil {
+		st.crowded = fmt.Errorf("%d recordings wait for their rows: the database commits nothing: %w", len(st.recent), err)
+	}
 }
 
 // StreamInfo is a snapshot of a stream.
@@ -340,6 +360,7 @@ func (st *Stream) settled(rec *recording) {
 	if st.earlier != nil {
 		st.holdBack()
 	}
+	st.crowds()
 	i := slices.Index(st.recent, rec)
 	for i > 0 && st.recent[i-1].moved {
 		i--

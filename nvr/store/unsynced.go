@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -110,6 +112,22 @@ func (e *endings) set(uuid string, n int) error {
 	return syncPath(filepath.Dir(e.path))
 }
 
+// doubt says what the data directory has of processes that a sync ended: each line
+// in doubt, and what is known of the others. dirs are the sample directories' paths by uuid.
+func (e *endings) doubt(dirs map[string]string, found, note func(what, object, format string, args ...any)) {
+	counts := e.read()
+	for _, uuid := range slices.Sorted(maps.Keys(counts)) {
+		switch n, path := counts[uuid], dirs[uuid]; {
+		case uuid == doubtEnds:
+			found("doubt", e.path, "%v; start the recorder, which sees to that, or restart the machine and remove this file", errDoubt)
+		case uuid == startEnds:
+			note("doubt", e.path, "the last %d starts in a row left something alone that did not sync", n)
+		case path != "":
+			note("doubt", path, "its sync failed and ended the recorder %d times in a row", n)
+		}
+	}
+}
+
 // mayBeTried is an error as long as the directory is to be left alone because
 // it ended the processes before this one.
 func (d *directory) mayBeTried() error {
@@ -141,9 +159,11 @@ func (d *directory) sync() error {
 // failed ends the process, and tells the next one which directory it was.
 func (d *directory) failed(err error) {
 	s := d.store
-	s.poisoned.Store(true) // nothing is committed while that is noted
-	if err := s.ends.set(d.uuid, s.ends.of(d.uuid)+1); err != nil {
-		s.log.Warn("the next start is not told which directory failed", "dir", d.path, "err", err)
+	// Nothing is committed while that is noted, and one end of the process counts once.
+	if !s.poisoned.Swap(true) {
+		if err := s.ends.set(d.uuid, s.ends.of(d.uuid)+1); err != nil {
+			s.log.Warn("the next start is not told which directory failed", "dir", d.path, "err", err)
+		}
 	}
 	s.poison(err)
 }
@@ -187,6 +207,9 @@ func (s *Store) inDoubt(err error) error {
 	}
 	return err
 }
+
+// errDoubt is why nobody believes the page cache: see doubts.
+var errDoubt = fmt.Errorf("%w: a sync failed at the start of a recorder that was then killed, so files may be seen that are not on the disk", ErrPoisoned)
 
 // settleDoubt is the last that a process does which ends with ErrPoisoned: the
 // page cache is dropped now, and the next one need not ask for that.

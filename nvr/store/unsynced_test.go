@@ -374,6 +374,22 @@ func TestRestartIsAskedForLaterAndLater(t *testing.T) {
 	})
 }
 
+// One end of the process counts once, however many syncs of a directory fail before
+// it has come: one of its goroutine and one of adoption.
+func TestOneEndOfTheRecorderCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		d := p.again("ill").dir
+		for range 2 {
+			d.failed(syscall.EIO)
+		}
+		if n := p.s.ends.of(d.uuid); n != 1 {
+			t.Errorf("one end of the process counts as %d", n)
+		}
+		p.restarted()
+	})
+}
+
 // Of what earlier processes noted, damage says nothing.
 func TestEndingsAreReadAsTheyStand(t *testing.T) {
 	e := &endings{path: filepath.Join(t.TempDir(), endsName)}
