@@ -102,6 +102,12 @@ var mutants = []mutant{{
 	new:    "n = 0",
 	test:   "TestOnlyTheOldestGroupsFallOut/a_file_that_takes_nothing",
 }, {
+	breaks: "a missing database comes back only where the working directory is on its disk",
+	file:   "nvr/store/replace.go",
+	old:    "lastDamaged(data)+1)\n",
+	new:    "lastDamaged(data)+1)\n\t}\n\t{\n",
+	test:   "TestLostDatabaseComesBackFromItsCopy/missing",
+}, {
 	breaks: "files behind many numbers without any are lost with the database",
 	file:   "nvr/store/restore.go",
 	old:    "prev < id; prev += probeAhead",

@@ -608,17 +608,21 @@ func TestDeletedCameraLeavesNoFileThatWasNotAdopted(t *testing.T) {
 		runs int // that are left, of both streams
 		away bool
 	}{{"disk is away", 400, true}, {"file cannot be read", 6, false}} {
+		if testing.Short() {
+			tt.runs = min(tt.runs, 100)
+		}
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				disk, files, at, _ := left(t, tt.runs)
 				l := bear(t, disk, files, at)
-				away := tt.away
+				var away atomic.Bool
+				away.Store(tt.away)
 				l.hook = func(cfg *Config) {
 					if !tt.away {
 						l.disk.Fail(sampledirtest.Recover, 4, 1, syscall.EIO)
 					}
 					cfg.openDir = func(string) (sampledir.Dir, error) {
-						if away {
+						if away.Load() {
 							return nil, syscall.ENODEV
 						}
 						return l.disk.Reopen(), nil
@@ -642,7 +646,7 @@ func TestDeletedCameraLeavesNoFileThatWasNotAdopted(t *testing.T) {
 					t.Fatalf("there are %d files", n)
 				}
 				l.deleteCamera(l.camera(all[i].name))
-				away = false
+				away.Store(false)
 				time.Sleep(3 * ageEvery)
 				if n := of(); n > 0 {
 					t.Errorf("%d files of the camera are left", n)

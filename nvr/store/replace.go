@@ -64,10 +64,10 @@ func replaceDatabase(data, from string) (kept string, err error) {
 	path := filepath.Join(data, "db")
 	if exists(path) || exists(path+"-wal") {
 		kept = fmt.Sprintf("%s.damaged-%d", path, lastDamaged(data)+1)
-	}
-	for _, suffix := range []string{"", "-wal"} {
-		if err := os.Rename(path+suffix, kept+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+		for _, suffix := range []string{"", "-wal"} {
+			if err := os.Rename(path+suffix, kept+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return "", err
+			}
 		}
 	}
 	// An index of another log would be believed.

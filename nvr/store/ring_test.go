@@ -34,6 +34,9 @@ func TestOnlyTheOldestGroupsFallOut(t *testing.T) {
 		{"a file that takes nothing", syscall.ENOSPC, []string{"write"}, DiskFull, 0, false},
 	} {
 		for _, gop := range []int{7, 25, 100} {
+			if testing.Short() && gop != 25 {
+				continue // a quarter of an hour of pictures, slow under the race detector
+			}
 			t.Run(fmt.Sprintf("%s, groups of %d", tt.name, gop), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var d *scripted

@@ -18,6 +18,7 @@ func TestFullDiskIsNamedAndLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	t.Parallel()
 	disk := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk).CombinedOutput(); err != nil {
 		t.Skipf("needs root to mount a small disk: %v: %s", err, out)

@@ -123,6 +123,7 @@ func TestKilledAtAnyCallItComesBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}
+	t.Parallel()
 	every := 15
 	if *everyKill {
 		every = 1
@@ -193,6 +194,7 @@ func TestTerminatedAtWorkItStopsInOrder(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	t.Parallel()
 	config := busyCameras(t, 2)
 	run := func(data string, when func(sysCall) bool) *traced {
 		sent := false
