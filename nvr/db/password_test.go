@@ -172,9 +172,9 @@ func TestKeyThatCannotBeReadIsNotReplaced(t *testing.T) {
 	h.passwords("MARKER-main", "")
 	h.must(h.Close())
 	h.must(os.Rename(h.key.path, h.key.path+".away"))
-	h.must(os.Mkdir(h.key.path, 0o700)) // reading it is an error
+	h.must(os.Symlink(keyName, h.key.path)) // a link to itself: reading it is an error, renaming over it none
 	h.reopen()
-	if got := h.read(); !strings.Contains(got[0], "is a directory") {
+	if got := h.read(); !strings.Contains(got[0], "too many levels of symbolic links") {
 		t.Errorf("%q", got)
 	}
 	main := h.state().Streams[0]
