@@ -151,9 +151,10 @@ func (s *freeSpace) read(no uint32) ([]byte, error) {
 	return b, err
 }
 
-// zero makes a part of a page zero, and writes the page when it was not.
+// part is from one byte of a page up to another.
 type part struct{ from, to int }
 
+// zero makes parts of a page zero, and writes the page when they were not.
 func (s *freeSpace) zero(no uint32, page []byte, parts ...part) error {
 	dirty := false
 	for _, p := range parts {
