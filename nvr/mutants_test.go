@@ -995,6 +995,67 @@ var mutants = []mutant{{
 	old:    "if !s.isProxy(host) {",
 	new:    "if false {",
 	test:   "TestPeerIsWhoCalls",
+}, {
+	breaks: "a key that is in no file when something is encrypted with it",
+	file:   "nvr/db/password.go",
+	old:    "	err := k.load()\n	if errors.Is(err, errKeyDamaged) {",
+	new:    "	err := error(nil)\n	if k.aead == nil {\n		block, _ := aes.NewCipher(make([]byte, keySize))\n		k.aead, _ = cipher.NewGCM(block)\n	}\n	if errors.Is(err, errKeyDamaged) {",
+	test:   "TestUpgradeMakesTheKeyBeforeItEncrypts",
+}, {
+	breaks: "a password that opens in another row",
+	file:   "nvr/db/password.go",
+	old:    "[]byte(password), place(cameraUUID, stream)), nil",
+	new:    "[]byte(password), place(\"\", \"\")), nil",
+	test:   "TestSealedPasswordOpensAtItsPlaceOnly",
+}, {
+	breaks: "a password without its key is dropped with the next change",
+	file:   "nvr/db/config.go",
+	old:    `keep := s.Password == "" && s.PasswordLost != ""`,
+	new:    `keep := false`,
+	test:   "TestPasswordsOutliveTheirKey",
+}, {
+	breaks: "a key that cannot be read is replaced",
+	file:   "nvr/db/password.go",
+	old:    "	if !errors.Is(err, errKeyMissing) {\n		return err\n	}",
+	new:    "	if err == nil {\n		return nil\n	}",
+	test:   "TestKeyThatCannotBeReadIsNotReplaced",
+}, {
+	breaks: "gaps of pages keep passwords in clear",
+	file:   "nvr/db/overwrite.go",
+	old:    "	free := []part{{end, content}}",
+	new:    "	free := []part{}",
+	test:   "TestUpgradeOverwritesPasswordsInClear",
+}, {
+	breaks: "free pages keep passwords in clear",
+	file:   "nvr/db/overwrite.go",
+	old:    "err = s.zero(no, leaf, part{0, s.size})",
+	new:    "err = s.zero(no, leaf)",
+	test:   "TestUpgradeOverwritesPasswordsInClear",
+}, {
+	breaks: "the log keeps passwords in clear",
+	file:   "nvr/db/overwrite.go",
+	old:    "if err := overwriteLog(d.path+\"-wal\", cfg.at); err != nil {",
+	new:    "if err := error(nil); err != nil {",
+	test:   "TestUpgradeOverwritesPasswordsInClear",
+}, {
+	breaks: "the log is overwritten at once, header and frames",
+	file:   "nvr/db/overwrite.go",
+	old:    "const header = 32\n",
+	new:    "const header = 1 << 30\n",
+	test:   "TestHeaderOfTheLogIsOverwrittenFirst",
+}, {
+	breaks: "a camera is asked without the password that cannot be read",
+	file:   "nvr/record/record.go",
+	old:    `if src.NoPassword != "" {`,
+	new:    `if src.NoPassword == "never" {`,
+	test:   "TestLostPasswordIsAskedForAgain",
+}, {
+	breaks: "an import without passwords drops one that cannot be read",
+	file:   "nvr/store/config.go",
+	old:    "					if row.Username == was.Username {",
+	new:    "					if row.Username != was.Username {",
+	test:   "TestPasswordThatCannotBeReadOutlivesAnImport",
+	in:     "nvr/store",
 }}
 
 func TestMutantsAreCaught(t *testing.T) {

@@ -33,7 +33,8 @@ type Change struct {
 // CameraChange is a camera with those of its streams that are inserted (ID 0)
 // or updated. Camera.UUID of a camera that exists, and Stream.Type of a stream
 // that exists, cannot change. The counters and totals of Streams are ignored:
-// they begin at 0 and belong to Flush.
+// they begin at 0 and belong to Flush. A password that is empty is none, except
+// that one that cannot be read (PasswordLost) stays.
 type CameraChange struct {
 	Camera
 	Streams []Stream
@@ -302,7 +303,7 @@ func (t *tx) putCamera(c *CameraChange, k *known) error {
 	}
 	k.cameras[c.ID] = c.Name
 	for i := range c.Streams {
-		if err := t.putStream(c.ID, &c.Streams[i], k); err != nil {
+		if err := t.putStream(&c.Camera, &c.Streams[i], k); err != nil {
 			return fmt.Errorf("%s camera %q: stream %s: %w", op, c.Name, c.Streams[i].Type, exists(err))
 		}
 	}
@@ -316,26 +317,35 @@ func (t *tx) putCamera(c *CameraChange, k *known) error {
 	return nil
 }
 
-func (t *tx) putStream(cameraID int32, s *Stream, k *known) error {
+func (t *tx) putStream(c *Camera, s *Stream, k *known) error {
 	if s.Transport == "" {
 		s.Transport = "tcp"
 	}
-	s.CameraID = cameraID
-	days := sql.Null[int32]{V: s.RetainDays, Valid: s.RetainDays != 0}
+	s.CameraID = c.ID
+	typ := s.Type
 	if s.ID != 0 {
-		return t.change(`UPDATE stream SET dir_id = ?, url = ?, username = ?, password = ?, transport = ?,
-			record = ?, retain_bytes = ?, retain_days = ?, owed_from_90k = ?, flush_if_sec = ? WHERE id = ?`,
-			s.DirID, s.URL, s.Username, s.Password, s.Transport, s.Record, s.RetainBytes, days, s.OwedFrom, s.FlushIfSec, s.ID)
+		typ = k.streams[s.ID].typ
 	}
-	err := t.QueryRowContext(t.ctx, `INSERT INTO stream (camera_id, type, dir_id, url, username, password, transport,
-			record, retain_bytes, retain_days, owed_from_90k, flush_if_sec, cum_recordings, cum_media_duration_90k, cum_runs,
-			total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0) RETURNING id`,
-		cameraID, s.Type, s.DirID, s.URL, s.Username, s.Password, s.Transport, s.Record, s.RetainBytes, days, s.OwedFrom, s.FlushIfSec).Scan(&s.ID)
+	sealed, err := t.d.key.seal(s.Password, c.UUID, typ)
 	if err != nil {
 		return err
 	}
-	k.streams[s.ID] = knownStream{cameraID: cameraID, typ: s.Type}
+	keep := s.Password == "" && s.PasswordLost != ""
+	days := sql.Null[int32]{V: s.RetainDays, Valid: s.RetainDays != 0}
+	if s.ID != 0 {
+		return t.change(`UPDATE stream SET dir_id = ?, url = ?, username = ?, sealed_password = iif(?, sealed_password, ?), transport = ?,
+			record = ?, retain_bytes = ?, retain_days = ?, owed_from_90k = ?, flush_if_sec = ? WHERE id = ?`,
+			s.DirID, s.URL, s.Username, keep, sealed, s.Transport, s.Record, s.RetainBytes, days, s.OwedFrom, s.FlushIfSec, s.ID)
+	}
+	err = t.QueryRowContext(t.ctx, `INSERT INTO stream (camera_id, type, dir_id, url, username, sealed_password, transport,
+			record, retain_bytes, retain_days, owed_from_90k, flush_if_sec, cum_recordings, cum_media_duration_90k, cum_runs,
+			total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0) RETURNING id`,
+		c.ID, s.Type, s.DirID, s.URL, s.Username, sealed, s.Transport, s.Record, s.RetainBytes, days, s.OwedFrom, s.FlushIfSec).Scan(&s.ID)
+	if err != nil {
+		return err
+	}
+	k.streams[s.ID] = knownStream{cameraID: c.ID, typ: s.Type}
 	return nil
 }
 

@@ -11,8 +11,9 @@
 //	web ────► store ──► Recordings, Playback … ──► reading connections ────┘
 //
 // Beside the database file stand its write-ahead log (-wal), the log's index
-// (-shm) and a lock file (.lock), which one process holds at a time. Nothing
-// else may open any of them. The tables are described in schema.sql, the times
+// (-shm), a lock file (.lock), which one process holds at a time, and db.key, with
+// which passwords of cameras are encrypted (password.go). Nothing else may open
+// any of them. The tables are described in schema.sql, the times
 // in them in nvr/design/time.md.
 package db
 
@@ -40,7 +41,7 @@ import (
 
 const (
 	applicationID = 0x48466473 // "HFds"
-	schemaVersion = 3
+	schemaVersion = 5
 
 	// walSize is how much of the write-ahead log stays allocated, so that a
 	// full disk cannot stop the deletes that would make room
@@ -89,6 +90,9 @@ type Config struct {
 	// must not use the database.
 	Full func(err error) bool
 
+	// NoCopy keeps none of the database as it was before an upgrade: it is a copy.
+	NoCopy bool
+
 	// VFS is the name of the one that SQLite reaches its files through, ""
 	// for its own. Tests let it fail.
 	VFS string
@@ -106,6 +110,7 @@ type DB struct {
 	log  *slog.Logger
 	uuid string
 	full func(error) bool
+	key  *passwordKey
 
 	lock   *os.File
 	writer *sql.DB // one connection
@@ -156,7 +161,7 @@ func Open(ctx context.Context, cfg Config) (_ *DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, err)
 	}
-	d := &DB{path: path, vfs: cfg.VFS, log: cfg.Log, full: cfg.Full}
+	d := &DB{path: path, vfs: cfg.VFS, log: cfg.Log, full: cfg.Full, key: keyBeside(path)}
 	defer func() {
 		if err != nil {
 			if !Poisoned(err) { // see Close
@@ -189,6 +194,10 @@ func Open(ctx context.Context, cfg Config) (_ *DB, err error) {
 		return nil, err
 	}
 	if version == 0 {
+		// Before anything can be encrypted with it.
+		if err := d.key.ensure(); err != nil {
+			return nil, err
+		}
 		if err := d.create(ctx, cfg.Now()); err != nil {
 			return nil, fmt.Errorf("create: %w", err)
 		}
@@ -212,6 +221,9 @@ func Open(ctx context.Context, cfg Config) (_ *DB, err error) {
 		return nil, fmt.Errorf("read its uuid: %w", err)
 	}
 	if d.known, err = d.readKnown(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.warnOfPasswords(ctx); err != nil {
 		return nil, err
 	}
 	d.reserveWAL()
@@ -262,10 +274,7 @@ func (d *DB) closeFiles() error {
 		errs = append(errs, d.reader.Close())
 	}
 	if d.writer != nil {
-		// The last close would cut the log to nothing and give its blocks
-		// back to a disk that may be full at the next start.
-		_, err := d.writer.Exec(`PRAGMA journal_size_limit = -1`)
-		errs = append(errs, err, d.writer.Close())
+		errs = append(errs, d.closeWriter())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close()) // and with it the lock
@@ -273,10 +282,18 @@ func (d *DB) closeFiles() error {
 	return errors.Join(errs...)
 }
 
+// closeWriter closes the writing connection and leaves the log as long as it is.
+func (d *DB) closeWriter() error {
+	// The last close would cut the log to nothing and give its blocks
+	// back to a disk that may be full at the next start.
+	_, err := d.writer.Exec(`PRAGMA journal_size_limit = -1`)
+	return errors.Join(err, d.writer.Close())
+}
+
 // probe looks at the file through a read-only connection, which changes
 // nothing in a file that is not ours, and returns its schema version, 0 when
 // it has no content yet. It creates the file, so that it never was readable
-// to others: it holds passwords.
+// to others: it says who may sign in, and where the cameras are.
 func (d *DB) probe(ctx context.Context) (version int, err error) {
 	f, err := os.OpenFile(d.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err == nil {

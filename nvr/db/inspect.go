@@ -47,7 +47,7 @@ func Inspect(ctx context.Context, cfg Config) (_ *DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, err)
 	}
-	d := &DB{path: path, vfs: cfg.VFS, log: cfg.Log}
+	d := &DB{path: path, vfs: cfg.VFS, log: cfg.Log, key: keyBeside(path)}
 	defer func() {
 		if err != nil {
 			d.closeFiles()

@@ -17,7 +17,7 @@ type Mend struct {
 
 	// Opens, Dirs, Cameras and Streams are inserted under the ids they have. An
 	// open that is there gets the uuid and the times. Counters of streams count, their
-	// totals do not.
+	// totals do not. Streams come without passwords.
 	Opens   []OpenRow
 	Dirs    []Dir
 	Cameras []Camera
@@ -113,11 +113,11 @@ func (t *tx) mend(m *Mend) error {
 		}
 	}
 	for _, s := range m.Streams {
-		if err := t.change(`INSERT INTO stream (id, camera_id, type, dir_id, url, username, password, transport,
+		if err := t.change(`INSERT INTO stream (id, camera_id, type, dir_id, url, username, transport,
 				record, retain_bytes, flush_if_sec, cum_recordings, cum_media_duration_90k, cum_runs,
 				total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)`,
-			s.ID, s.CameraID, s.Type, s.DirID, s.URL, s.Username, s.Password, s.Transport,
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)`,
+			s.ID, s.CameraID, s.Type, s.DirID, s.URL, s.Username, s.Transport,
 			s.Record, s.RetainBytes, s.FlushIfSec, s.NextNo, s.CumMedia, s.CumRuns); err != nil {
 			return fmt.Errorf("insert stream %d: %w", s.ID, err)
 		}

@@ -292,8 +292,8 @@ func TestFilesAreNotReadableByOthers(t *testing.T) {
 			t.Errorf("%s: %v, %v", e.Name(), fi.Mode(), err)
 		}
 	}
-	if len(entries) != 4 {
-		t.Errorf("files are %v, expected db, its log, the log's index and the lock", entries)
+	if len(entries) != 5 {
+		t.Errorf("files are %v, expected db, its log, the log's index, the key and the lock", entries)
 	}
 }
 

@@ -222,6 +222,7 @@ func (d *DB) State(ctx context.Context) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", d.readError(err))
 	}
+	d.openPasswords(s)
 	return s, nil
 }
 
@@ -246,14 +247,16 @@ func readState(ctx context.Context, t *sql.Tx) (*State, error) {
 				s.Cameras = append(s.Cameras, r)
 				return err
 			}},
-		{`SELECT id, camera_id, dir_id, type, url, username, password, transport, record, retain_bytes, flush_if_sec,
+		{`SELECT id, camera_id, dir_id, type, url, username, transport, record, retain_bytes, flush_if_sec,
 			cum_recordings, cum_media_duration_90k, cum_runs,
-			total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k, coalesce(retain_days, 0), owed_from_90k FROM stream ORDER BY id`,
+			total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k, coalesce(retain_days, 0), owed_from_90k, sealed_password FROM stream ORDER BY id`,
 			func(scan func(...any) error) error {
 				var r Stream
-				err := scan(&r.ID, &r.CameraID, &r.DirID, &r.Type, &r.URL, &r.Username, &r.Password, &r.Transport, &r.Record,
+				var sealed []byte
+				err := scan(&r.ID, &r.CameraID, &r.DirID, &r.Type, &r.URL, &r.Username, &r.Transport, &r.Record,
 					&r.RetainBytes, &r.FlushIfSec, &r.NextNo, &r.CumMedia, &r.CumRuns,
-					&r.Recordings, &r.Bytes, &r.FSBytes, &r.Duration, &r.RetainDays, &r.OwedFrom)
+					&r.Recordings, &r.Bytes, &r.FSBytes, &r.Duration, &r.RetainDays, &r.OwedFrom, &sealed)
+				s.sealed = append(s.sealed, sealed)
 				s.Streams = append(s.Streams, r)
 				return err
 			}},

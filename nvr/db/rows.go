@@ -30,6 +30,7 @@ type Stream struct {
 	ID, CameraID, DirID     int32
 	Type                    string // main, sub or ext; one of each for a camera
 	URL, Username, Password string // the URL without credentials
+	PasswordLost            string // why a password that is there cannot be read, "" when it can; Password is empty then
 	Transport               string // tcp or udp; "" is tcp
 	Record                  bool
 	RetainBytes             int64
@@ -154,4 +155,6 @@ type State struct {
 	Streams []Stream      // by id
 	Entries []SampleEntry // video, then audio, each by id
 	Garbage []Garbage     // by directory and id
+
+	sealed [][]byte // passwords of Streams, encrypted
 }

@@ -1,4 +1,4 @@
--- The schema of the recorder's database, version 3. What changes here is a step
+-- The schema of the recorder's database, version 5. What changes here is a step
 -- in upgrade.go, too, and the new version's number stands in db.go.
 --
 -- The database is an index over the sample files; the files are the truth.
@@ -80,9 +80,6 @@ CREATE TABLE stream (
 
   url TEXT NOT NULL,  -- without credentials
   username TEXT NOT NULL,
-  -- In clear for now, as is the file mode of the database (0600) its only
-  -- guard. The issue on access encrypts it.
-  password TEXT NOT NULL,
   transport TEXT NOT NULL CHECK (transport IN ('tcp', 'udp')),
   record INTEGER NOT NULL CHECK (record IN (0, 1)),
 
@@ -114,6 +111,9 @@ CREATE TABLE stream (
 
   -- When record was last set. Time from before that is no gap.
   owed_from_90k INTEGER NOT NULL DEFAULT 0 CHECK (owed_from_90k >= 0),
+
+  -- The password, encrypted with the key in db.key (password.go). Null: none.
+  sealed_password BLOB CHECK (length(sealed_password) >= 29),
 
   UNIQUE (camera_id, type),
   CHECK (record = 0 OR url != '')

@@ -33,21 +33,26 @@ import (
 // that the files are being changed, on which the recorder does not start and
 // from which the upgrade goes on, and one that says that they have been (R53).
 // What is changed in files before a step must be right for the old version,
-// too, and be found done by a second try (R54). There is none of either yet.
+// too, and be found done by a second try (R54). There is one: overwrite.
 
 // upgrade is a step from one version to the next. Its statements are part of
 // history: they never change, whatever becomes of the schema.
 type upgrade struct {
 	notes string
+	first func(*DB, context.Context, *Config) error // before the transaction, may be nil
 	sql   string
-	then  func(context.Context, *sql.Tx, func()) error // after sql, may be nil
+	then  func(context.Context, *DB, *sql.Tx, func()) error // after sql, may be nil
+	last  string                                            // after then
 }
 
 // upgrades returns the steps: the first makes version 2 of version 1.
 func upgrades() []upgrade {
 	return []upgrade{
-		{"gaps, spans, retention by days", upgrade2, makeSpans},
-		{"users, sessions, tokens", upgrade3, nil},
+		{notes: "gaps, spans, retention by days", sql: upgrade2, then: makeSpans},
+		{notes: "users, sessions, tokens", sql: upgrade3},
+		{notes: "passwords of cameras encrypted", sql: upgrade4, then: sealPasswords, last: dropPasswords},
+		// On version 4 the upgrade goes on with this, however often it is killed in it.
+		{notes: "passwords in clear overwritten", first: (*DB).overwrite},
 	}
 }
 
@@ -91,6 +96,9 @@ func (d *DB) prepareUpgrade(ctx context.Context, cfg *Config, version int) error
 	need := leastRoom + fi.Size()/64
 	if room < need {
 		return fmt.Errorf("%d bytes are free beside the database, %d are needed; nothing was changed", room, need)
+	}
+	if cfg.NoCopy {
+		return nil
 	}
 	if room-need < fi.Size() {
 		d.log.Warn("no copy of the database is kept: there is no room for it", "bytes", fi.Size(), "free", room)
@@ -136,6 +144,11 @@ func (d *DB) fitForUpgrade(ctx context.Context, cfg *Config, version int) (err e
 			return fmt.Errorf("table %s is damaged, nothing was changed: %s", name, found)
 		}
 	}
+	return takeLog(ctx, p)
+}
+
+// takeLog takes the whole log over into the file.
+func takeLog(ctx context.Context, p *sql.DB) error {
 	var busy, inLog, taken int
 	if err := p.QueryRowContext(ctx, `PRAGMA wal_checkpoint(FULL)`).Scan(&busy, &inLog, &taken); err != nil {
 		return fmt.Errorf("take over the log: %w", err)
@@ -167,7 +180,7 @@ func rehearse(ctx context.Context, p *sql.DB, version int) error {
 		return err
 	}
 	for _, step := range upgrades()[version-1:] {
-		list = append(list, statements(step.sql)...)
+		list = append(list, statements(step.sql+"\n"+step.last)...)
 	}
 	for _, text := range list {
 		if _, err := mem.ExecContext(ctx, text); err != nil {
@@ -267,6 +280,11 @@ func (d *DB) upgrade(ctx context.Context, cfg *Config, version int) error {
 	began := time.Now()
 	step := upgrades()[version-1]
 	next := version + 1
+	if step.first != nil {
+		if err := step.first(d, ctx, cfg); err != nil {
+			return err
+		}
+	}
 	t, err := d.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -280,18 +298,27 @@ func (d *DB) upgrade(ctx context.Context, cfg *Config, version int) error {
 	if found != version {
 		return fmt.Errorf("it has version %d", found)
 	}
-	for _, s := range statements(step.sql) {
-		if _, err := t.ExecContext(ctx, s); err != nil {
-			return fmt.Errorf("%q: %w", s, err)
+	run := func(text string) error {
+		for _, s := range statements(text) {
+			if _, err := t.ExecContext(ctx, s); err != nil {
+				return fmt.Errorf("%q: %w", s, err)
+			}
+			cfg.Progress()
+			cfg.at("statement")
 		}
-		cfg.Progress()
-		cfg.at("statement")
+		return nil
+	}
+	if err := run(step.sql); err != nil {
+		return err
 	}
 	if step.then != nil {
-		if err := step.then(ctx, t, cfg.Progress); err != nil {
+		if err := step.then(ctx, d, t, cfg.Progress); err != nil {
 			return err
 		}
 		cfg.at("rows")
+	}
+	if err := run(step.last); err != nil {
+		return err
 	}
 	if _, err := t.ExecContext(ctx, `INSERT INTO version (id, unix_time, notes) VALUES (?, ?, ?)`, next, cfg.Now().Unix(), step.notes); err != nil {
 		return err
@@ -317,7 +344,7 @@ func (d *DB) upgrade(ctx context.Context, cfg *Config, version int) error {
 
 // statements splits SQL at the semicolons that end a line.
 func statements(text string) (list []string) {
-	for s := range strings.SplitSeq(text, ";\n") {
+	for s := range strings.SplitSeq(text+"\n", ";\n") {
 		if s = strings.TrimSpace(comment.ReplaceAllString(s, "")); s != "" {
 			list = append(list, s)
 		}

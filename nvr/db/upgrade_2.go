@@ -13,7 +13,7 @@ var upgrade2 string
 
 // makeSpans fills span from the recordings of a database that had none. Its
 // statements are those of version 2.
-func makeSpans(ctx context.Context, t *sql.Tx, progress func()) error {
+func makeSpans(ctx context.Context, _ *DB, t *sql.Tx, progress func()) error {
 	insert, err := t.PrepareContext(ctx, `INSERT INTO span (stream_id, start_time_90k, first_no, last_no, run_no, open_id,
 		end_time_90k, video_sample_entry_id, video_samples, file_bytes, trailing_zero, end_reason)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)

@@ -224,6 +224,13 @@ func (r *Recorder) keep(ctx context.Context, st *store.Stream, src store.Source,
 		case <-time.After(time.Second):
 		}
 	}
+	if src.NoPassword != "" {
+		// It gets better with another configuration only, for which ctx ends.
+		st.Wait(store.OtherCause, src.NoPassword)
+		log.Error("stream cannot be recorded", "err", src.NoPassword)
+		<-ctx.Done()
+		return
+	}
 	pause := firstPause
 	last := "" // why it is not recording
 	for {

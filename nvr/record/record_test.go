@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -45,40 +46,51 @@ type bench struct {
 	cams *cameratest.Server
 	s    *store.Store
 	log  *journal
-	stop func()
+	pipe *cameratest.Pipe
+	halt func() // the recorder; the cameras go on
 }
 
 func newBench(t *testing.T, cfg cameratest.Config, set func(*cameratest.Server) store.Settings) *bench {
 	t.Helper()
-	b := &bench{T: t, dir: t.TempDir(), log: new(journal)}
-	pipe := cameratest.NewPipe()
-	cfg.Listen, cfg.ListenFunc = "10.0.0.7:554", pipe.Listen
+	b := &bench{T: t, dir: t.TempDir(), log: new(journal), pipe: cameratest.NewPipe()}
+	cfg.Listen, cfg.ListenFunc = "10.0.0.7:554", b.pipe.Listen
 	var err error
 	if b.cams, err = cameratest.Start(cfg); err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(io.MultiWriter(b.log, t.Output()), nil))
-	if b.s, err = store.Open(t.Context(), store.Config{Dir: b.dir, Log: log}); err != nil {
-		t.Fatal(err)
+	b.start(set(b.cams))
+	return b
+}
+
+// start runs a recorder on the data directory.
+func (b *bench) start(set store.Settings) {
+	b.Helper()
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(b.log, b.Output()), nil))
+	var err error
+	if b.s, err = store.Open(b.Context(), store.Config{Dir: b.dir, Log: log}); err != nil {
+		b.Fatal(err)
 	}
-	if err := b.s.Import(t.Context(), set(b.cams)); err != nil {
-		t.Fatal(err)
+	if err := b.s.Import(b.Context(), set); err != nil {
+		b.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		(&record.Recorder{Store: b.s, Log: log, DialContext: pipe.DialContext}).Serve(ctx, "recorder stopped")
+		(&record.Recorder{Store: b.s, Log: log, DialContext: b.pipe.DialContext}).Serve(ctx, "recorder stopped")
 	}()
-	b.stop = func() {
+	b.halt = func() {
 		cancel()
 		<-done
-		if err := b.s.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
+		if err := b.s.Close(context.WithoutCancel(b.Context())); err != nil {
+			b.Error(err)
 		}
-		b.cams.Close()
 	}
-	return b
+}
+
+func (b *bench) stop() {
+	b.halt()
+	b.cams.Close()
 }
 
 // onCamera records the main stream of the first camera.
@@ -343,6 +355,58 @@ func TestRightPasswordIsTriedAtOnce(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		if st := b.state(); st.Phase != store.Recording {
 			t.Errorf("after the password was put right: %s (%s)", st.Phase, st.Reason)
+		}
+		b.stop()
+	})
+}
+
+// A password that cannot be read costs the camera that needs it, and no other; the
+// camera is not asked without it. Set again, it counts at once.
+func TestLostPasswordIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		two := func(s *cameratest.Server, password string) store.Settings {
+			streams := map[string]store.StreamConfig{
+				"main": {URL: s.URL("main"), Username: "admin", Password: password, Record: true, RetainBytes: 1 << 40},
+			}
+			open := map[string]store.StreamConfig{"main": {URL: s.URL("sub"), Record: true, RetainBytes: 1 << 40}}
+			return store.Settings{Cameras: []store.CameraConfig{{ShortName: "1", Streams: streams}, {ShortName: "2", Streams: open}}}
+		}
+		b := newBench(t, cameratest.Config{User: "admin", Password: "right"}, func(s *cameratest.Server) store.Settings { return two(s, "right") })
+		time.Sleep(5 * time.Second)
+		if st := b.state(); st.Phase != store.Recording {
+			t.Fatalf("%s (%s)", st.Phase, st.Reason)
+		}
+		b.halt()
+		if err := os.Remove(filepath.Join(b.dir, "db.key")); err != nil {
+			t.Fatal(err)
+		}
+		asked := func() (n int) {
+			for _, e := range b.cams.Events() {
+				if e.What == cameratest.LoginFailed && strings.Contains(e.Path, "main") {
+					n++
+				}
+			}
+			return n
+		}
+		before := asked()
+		b.start(two(b.cams, "")) // as a file says it that was written without passwords
+		time.Sleep(10 * time.Minute)
+		const want = "enter the password of this camera again: the one that is kept cannot be read, the key file db.key is missing"
+		if st := b.state(); st.Phase != store.Waiting || st.Reason != want {
+			t.Errorf("%s (%s)", st.Phase, st.Reason)
+		}
+		if n := asked() - before; n > 0 {
+			t.Errorf("the camera was asked %d times without the password", n)
+		}
+		if st := b.s.Cameras()[1].Streams[0].Info(); st.State.Phase == store.Waiting && strings.Contains(st.State.Reason, "password of this camera") {
+			t.Errorf("the camera without a password: %s (%s)", st.State.Phase, st.State.Reason)
+		}
+		if err := b.s.Import(t.Context(), two(b.cams, "right")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if st := b.state(); st.Phase != store.Recording {
+			t.Errorf("after it was set again: %s (%s)", st.Phase, st.Reason)
 		}
 		b.stop()
 	})

@@ -147,7 +147,7 @@ func Backup(ctx context.Context, data, to string, progress func(done, total int)
 	if err := os.Remove(temp); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	// It has the passwords of the cameras in it.
+	// It says who may sign in, and where the cameras are.
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err

@@ -106,7 +106,8 @@ func (s *Store) Import(ctx context.Context, set Settings) error {
 	return s.put(ctx, set.Cameras, "cameras")
 }
 
-// Export is the configuration, passwords included, as Import takes it.
+// Export is the configuration, passwords included, as Import takes it. One that
+// cannot be read is left out; Import of the same leaves it where it is.
 func (s *Store) Export() Settings {
 	set := Settings{Cameras: []CameraConfig{}}
 	for _, c := range s.Cameras() {
@@ -378,8 +379,12 @@ func (s *Store) put(ctx context.Context, cameras []CameraConfig, list string) er
 				row.CameraID = old.ID
 				if st := old.Stream(typ); st != nil {
 					row.ID = st.id
-					if was := st.settings(); was.Record || !row.Record {
+					was := st.settings()
+					if was.Record || !row.Record {
 						row.OwedFrom = was.OwedFrom
+					}
+					if row.Username == was.Username {
+						row.PasswordLost = was.PasswordLost // it stays, unless there is another
 					}
 					if st.dir != nil && st.dir.id != row.DirID {
 						return &ConfigError{"cameras." + c.ShortName + ".streams." + typ + ".sampleFileDir",

@@ -220,7 +220,7 @@ var scenarios = []scenario{
 		}
 		both.Wait()
 	}, live: func(l *life) {
-		if n := strings.Count(l.log.String(), "upgraded database"); n != 2 {
+		if n := strings.Count(l.log.String(), "upgraded database"); n != 4 {
 			l.Errorf("the database was upgraded by %d versions", n)
 		}
 		var old, kept, making int

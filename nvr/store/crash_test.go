@@ -315,6 +315,7 @@ func (f *dbFiles) version1(t *testing.T) *dbFiles {
 	}
 	p.SetMaxOpenConns(1)
 	for _, q := range []string{
+		`ALTER TABLE stream DROP COLUMN sealed_password`, `ALTER TABLE stream ADD COLUMN password TEXT NOT NULL DEFAULT ''`, // versions 4 and 5
 		`DROP TABLE user_camera`, `DROP TABLE user_session`, `DROP TABLE user`, // version 3
 		`DROP TABLE span`, `DROP TABLE gap`,
 		`ALTER TABLE stream DROP COLUMN retain_days`, `ALTER TABLE stream DROP COLUMN owed_from_90k`,

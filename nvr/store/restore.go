@@ -220,7 +220,7 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 		return "", 0, fmt.Errorf("%w: %w", errBadCopy, err)
 	}
 	r.progress()
-	d, err := db.Open(ctx, db.Config{Path: path, Log: r.log})
+	d, err := db.Open(ctx, db.Config{Path: path, Log: r.log, NoCopy: true})
 	if err != nil {
 		return "", 0, err
 	}

@@ -171,6 +171,11 @@ type Source struct {
 	URL                string // without credentials
 	Username, Password string
 	Transport          string // tcp or udp
+
+	// NoPassword says, for people, why there is a password and it cannot be read;
+	// "" when it can, or when there is none. The camera must not be asked then:
+	// it would refuse, and many lock who is refused out.
+	NoPassword string
 }
 
 // Source returns where the stream is to be recorded from; ok is false when it
@@ -179,7 +184,11 @@ type Source struct {
 func (st *Stream) Source() (s Source, ok bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return Source{st.cfg.URL, st.cfg.Username, st.cfg.Password, st.cfg.Transport}, st.cfg.Record
+	s = Source{URL: st.cfg.URL, Username: st.cfg.Username, Password: st.cfg.Password, Transport: st.cfg.Transport}
+	if why := st.cfg.PasswordLost; why != "" {
+		s.NoPassword = "enter the password of this camera again: the one that is kept cannot be read, " + why
+	}
+	return s, st.cfg.Record
 }
 
 // settings returns what the stream is set to.

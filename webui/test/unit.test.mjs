@@ -205,7 +205,8 @@ test("lengths and sizes", () => {
 test("the place survives the address, nonsense does not", () => {
   const place = { camera: "u-1", stream: "sub", day: "2026-11-23", play: 12 };
   assert.deepEqual(ui.parsePlace(ui.formatPlace(place)), place);
-  assert.deepEqual(ui.parsePlace("#stream=evil&day=2026-99-99&play=-1"), {});
+  assert.deepEqual(ui.parsePlace(ui.formatPlace({ page: "users" })), { page: "users" });
+  assert.deepEqual(ui.parsePlace("#stream=evil&day=2026-99-99&play=-1&page=evil"), {});
 });
 
 const zone = new ui.Zone("UTC");
@@ -279,4 +280,42 @@ test("a disk that takes nothing is no good state, whatever the camera does", () 
 test("codecs by the names people know", () => {
   assert.equal(ui.codecName('video/mp4; codecs="hvc1.1.6.L93.B0"'), "H.265");
   assert.equal(ui.codecName('video/mp4; codecs="avc1.640028"'), "H.264");
+});
+
+test("what is wrong of a user is put beside its input", () => {
+  for (const [message, input] of [
+    ["the password is shorter than 8 characters", "password"],
+    ["precondition.password is not the password until now", "old"],
+    ["username is not a text of 1 to 64 bytes", "name"],
+    ["there is a user of this name already", "name"],
+    ["there is a token of this name already", "name"],
+    ["the scope is empty: the token could do nothing", "scope"],
+    ["days is 36501, not 0 to 36500", "days"],
+    ["this is the last administrator: nobody could undo it", undefined],
+    ["the recorder does not answer", undefined],
+  ]) {
+    assert.equal(ui.wrongOfUser(message)?.input, input, message);
+  }
+});
+
+test("what a user may is said in a line", () => {
+  const user = (permissions) => ({ username: "ben", disabled: false, password: null, permissions });
+  const said = (p) => ui.userIs(user({ administrator: false, allCameras: [], cameras: {}, ...p }), (uuid) => uuid.toUpperCase());
+  assert.equal(said({ administrator: true }), "Administrator: may everything");
+  assert.equal(said({}), "Viewer. Sees no camera yet");
+  assert.equal(said({ allCameras: ["live"], cameras: { a: ["recorded", "export"] } }), "Viewer. All cameras: live video; A: recordings, export");
+});
+
+test("a user is changed with what is given, and the password until now beside it", async () => {
+  const seen = [];
+  const api = new ui.ApiClient("http://h/", answering(200, '{"token":"hft_x"}', seen));
+  await api.changeUser(2, { password: "b" }, "a");
+  await api.changeUser(2, { disabled: true });
+  await api.endSession(2, "all");
+  await api.endSession(2, 7);
+  assert.equal(await api.addToken(2, { name: "n", scope: ["live"] }), "hft_x");
+  assert.deepEqual(seen.map(([url, init]) => `${init.method} ${url.slice("http://h".length)} ${init.body ?? ""}`.trim()), [
+    '/api/users/2 {"update":{"password":"b"},"precondition":{"password":"a"}}',
+    '/api/users/2 {"update":{"disabled":true}}',
+  ].map((l) => `PATCH ${l}`).concat("DELETE /api/users/2/sessions", "DELETE /api/users/2/sessions/7", 'POST /api/users/2/tokens {"name":"n","scope":["live"]}'));
 });

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"holdfast/nvr/db"
@@ -31,7 +32,7 @@ func backupCommand(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
-	fmt.Fprintf(stdout, "backed up to %s; it has the passwords of the cameras in it\n", file)
+	fmt.Fprintf(stdout, "backed up to %s; passwords of cameras can be read from it with the key file alone, %s, which is not in it\n", file, filepath.Join(data, "db.key"))
 	return nil
 }
 

@@ -1,7 +1,9 @@
 // The HTTP API as a class. It knows addresses and answers and nothing of
 // pages; nothing here needs a framework.
 
-import type { CameraConfig, RecordingRow, Recordings, StreamType, TopLevel } from "./types.ts";
+import type {
+  CameraConfig, RecordingRow, Recordings, Session, StreamType, TokenConfig, TopLevel, User, UserChange,
+} from "./types.ts";
 
 /** ApiError is an answer that is not a success. message is for people. */
 export class ApiError extends Error {
@@ -47,16 +49,46 @@ export class ApiClient {
   }
 
   async addCamera(config: CameraConfig): Promise<string> {
-    const made = await this.#json<{ uuid: string }>("api/cameras/", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(config),
-    });
-    return made.uuid;
+    return (await this.#json<{ uuid: string }>("api/cameras/", sending("POST", config))).uuid;
   }
 
   async deleteCamera(camera: string): Promise<void> {
     await this.#request(`api/cameras/${encodeURIComponent(camera)}/`, { method: "DELETE" });
+  }
+
+  async users(signal?: AbortSignal): Promise<User[]> {
+    return (await this.#json<{ users: User[] }>("api/users/", { signal })).users;
+  }
+
+  async addUser(user: UserChange): Promise<number> {
+    return (await this.#json<{ id: number }>("api/users/", sending("POST", { user }))).id;
+  }
+
+  /** password is the caller's own until now, to change it. */
+  async changeUser(id: number, update: UserChange, password?: string): Promise<void> {
+    await this.#request(`api/users/${id}`, sending("PATCH", { update, ...(password !== undefined && { precondition: { password } }) }));
+  }
+
+  async deleteUser(id: number): Promise<void> {
+    await this.#request(`api/users/${id}`, { method: "DELETE" });
+  }
+
+  async sessions(user: number, signal?: AbortSignal): Promise<Session[]> {
+    return (await this.#json<{ sessions: Session[] }>(`api/users/${user}/sessions`, { signal })).sessions;
+  }
+
+  /** Ends one session or token of a user, or all. */
+  async endSession(user: number, session: number | "all"): Promise<void> {
+    await this.#request(`api/users/${user}/sessions${session === "all" ? "" : `/${session}`}`, { method: "DELETE" });
+  }
+
+  /** The token, which no other answer has. */
+  async addToken(user: number, config: TokenConfig): Promise<string> {
+    return (await this.#json<{ token: string }>(`api/users/${user}/tokens`, sending("POST", config))).token;
+  }
+
+  async signOut(): Promise<void> {
+    await this.#request("api/logout", sending("POST", {}));
   }
 
   /** The file of one listed row. A row that still grows is pinned to what it
@@ -105,6 +137,11 @@ export class ApiClient {
     }
     return response;
   }
+}
+
+/** sending is a request with a body of JSON. */
+function sending(method: string, body: unknown): RequestInit {
+  return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
 }
 
 /** segment writes a row as the `s` parameter of view.mp4. */

@@ -8,6 +8,8 @@ export interface TopLevel {
   /** The server's clock when it answered. */
   now90k: number;
   permissions: Permissions;
+  /** Who has signed in; absent when nobody has. */
+  user?: { id: number; name: string };
   cameras: Camera[];
   /** The appliance around the recorder; absent on any other machine. */
   machine?: Machine;
@@ -35,6 +37,70 @@ export interface Permissions {
   viewVideo?: boolean;
   readCameraConfigs?: boolean;
   adminCameras?: boolean;
+  adminUsers?: boolean;
+}
+
+/** What a user may see of a camera; export is to take it away as a file. */
+export const rights = ["live", "recorded", "export"] as const;
+export type Right = (typeof rights)[number];
+
+/** User is a user as GET /api/users/ lists it. */
+export interface User {
+  id: number;
+  user: UserFields;
+}
+
+export interface UserFields {
+  username: string;
+  disabled: boolean;
+  /** "(censored)", or null: nobody can sign in as this user. */
+  password: string | null;
+  permissions: UserPermissions;
+}
+
+export interface UserPermissions {
+  administrator: boolean;
+  /** Of all cameras, also of those that come later. */
+  allCameras: Right[];
+  /** Beside that, by the uuid of the camera. */
+  cameras: Record<string, Right[]>;
+}
+
+/** UserChange is what a form says of a user. What it leaves out stays. */
+export interface UserChange extends Partial<Omit<UserFields, "password">> {
+  password?: string;
+}
+
+/** What a token may at most: of what its user may. */
+export const scopes = [...rights, "administer"] as const;
+export type Scope = (typeof scopes)[number];
+
+/** Session is what lets a user in: that of a browser, or a token of a program. */
+export interface Session {
+  id: number;
+  kind: "session" | "token";
+  /** The one that asked. */
+  current?: boolean;
+  name?: string;
+  scope?: Scope[];
+  createdTime90k: number;
+  expiresTime90k?: number;
+  createdFrom: Peer;
+  lastUsedTime90k?: number;
+  lastUsedFrom: Peer;
+  uses: number;
+}
+
+export interface Peer {
+  address: string;
+  userAgent: string;
+}
+
+/** TokenConfig is a token that is to be made; without days it does not expire. */
+export interface TokenConfig {
+  name: string;
+  scope: Scope[];
+  days?: number;
 }
 
 export interface Camera {

@@ -1,8 +1,8 @@
-import type { ComponentChildren, JSX } from "preact";
 import { useRef, useState } from "preact/hooks";
 import type { ApiClient } from "../api/client.ts";
 import type { CameraConfig } from "../api/types.ts";
-import { wrongField, type WrongField } from "./words.ts";
+import { Field, Refusal, said } from "./field.tsx";
+import { wrongField } from "./words.ts";
 
 /** AddCamera is a button and the dialog that it opens. */
 export function AddCamera({ api, added }: { api: ApiClient; added(): void }) {
@@ -31,7 +31,7 @@ export function AddCamera({ api, added }: { api: ApiClient; added(): void }) {
       dialog.current?.close();
       added();
     } catch (e) {
-      const message = e instanceof Error ? e.message : String(e);
+      const message = said(e);
       setError(message);
       const input = form.elements.namedItem(wrongField(message)?.input ?? "");
       if (input instanceof HTMLElement) input.focus();
@@ -73,11 +73,7 @@ export function AddCamera({ api, added }: { api: ApiClient; added(): void }) {
           <Field wrong={wrong} name="keep" type="number" min="0.1" step="any" placeholder="what the disk has room for">
             Keep at most, in GB (the sub stream gets a tenth of it); empty: all cameras keep the same number of days
           </Field>
-          {error && !wrong && (
-            <p class="trouble" role="alert">
-              {error}
-            </p>
-          )}
+          {error && !wrong && <Refusal>{error}</Refusal>}
           <div class="pair">
             <button type="submit" class="main" disabled={busy}>
               Add
@@ -89,28 +85,5 @@ export function AddCamera({ api, added }: { api: ApiClient; added(): void }) {
         </form>
       </dialog>
     </>
-  );
-}
-
-/** Field is an input with its label, and beside it what is wrong with it. */
-function Field({ wrong, children, ...input }: {
-  wrong: WrongField | undefined;
-  name: string;
-  children: ComponentChildren;
-} & Omit<JSX.InputHTMLAttributes<HTMLInputElement>, "name">) {
-  const words = wrong?.input === input.name ? wrong.words : "";
-  const id = `wrong-${input.name}`;
-  return (
-    <div class="field">
-      <label>
-        {children}
-        <input {...input} aria-invalid={words !== ""} aria-describedby={words ? id : undefined} />
-      </label>
-      {words && (
-        <p id={id} class="wrong" role="alert">
-          {words}
-        </p>
-      )}
-    </div>
   );
 }

@@ -1,11 +1,13 @@
 import { useCallback, useEffect, useState } from "preact/hooks";
 import { ApiError, type ApiClient } from "../api/client.ts";
 import { streamTypes, type Camera, type Ended, type Machine, type StreamType, type TopLevel } from "../api/types.ts";
+import { AccountPage } from "./account.tsx";
 import { AddCamera } from "./add_camera.tsx";
 import { formatPlace, parsePlace, type Place } from "./place.ts";
 import { RecordingsPanel } from "./recordings.tsx";
 import { Tile } from "./tile.tsx";
 import { Zone } from "./time.ts";
+import { UsersPage } from "./users.tsx";
 
 const pollMs = 3000;
 const answerMs = 10_000; // a recorder that takes longer is down
@@ -63,6 +65,7 @@ export function App({ api }: { api: ApiClient }) {
             </>
           )}
         </p>
+        {top && <Pages top={top} page={place.page} />}
       </header>
       {trouble && (
         <p class="trouble" role="alert">
@@ -74,19 +77,47 @@ export function App({ api }: { api: ApiClient }) {
       {!top && !trouble && <p class="note">Asking the recorder for its cameras…</p>}
       {top && zone && (
         <main>
-          <Cameras
-            api={api}
-            top={top}
-            stale={trouble !== undefined}
-            zone={zone}
-            place={place}
-            go={go}
-            changed={() => setAsked(asked + 1)}
-          />
+          {place.page === "users" && top.permissions.adminUsers ? (
+            <UsersPage api={api} top={top} zone={zone} signedOut={signIn} />
+          ) : place.page === "account" && top.user ? (
+            <AccountPage api={api} user={top.user} top={top} zone={zone} signedOut={signIn} />
+          ) : (
+            <Cameras
+              api={api}
+              top={top}
+              stale={trouble !== undefined}
+              zone={zone}
+              place={place}
+              go={go}
+              changed={() => setAsked(asked + 1)}
+            />
+          )}
         </main>
       )}
       {top?.machine && <MachineFacts machine={top.machine} />}
     </>
+  );
+}
+
+/** signIn leads to where who is signed out can sign in. */
+function signIn() {
+  location.assign("/");
+}
+
+/** Pages leads to the pages that the caller may see, where there are several. */
+function Pages({ top, page }: { top: TopLevel; page: Place["page"] }) {
+  const link = (to: Place["page"], text: string) => (
+    <a href={formatPlace({ page: to })} aria-current={page === to ? "page" : undefined}>
+      {text}
+    </a>
+  );
+  if (!top.user && !top.permissions.adminUsers) return null;
+  return (
+    <nav aria-label="Pages">
+      {link(undefined, "Cameras")}
+      {top.permissions.adminUsers && link("users", "Users")}
+      {top.user && link("account", `Account ${top.user.name}`)}
+    </nav>
   );
 }
 

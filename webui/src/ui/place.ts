@@ -4,7 +4,11 @@
 import { streamTypes, type StreamType } from "../api/types.ts";
 import { isDay } from "./time.ts";
 
+export const pages = ["users", "account"] as const;
+
 export interface Place {
+  /** The cameras when absent. */
+  page?: (typeof pages)[number];
   camera?: string;
   stream?: StreamType;
   /** Today when absent. */
@@ -16,6 +20,8 @@ export interface Place {
 export function parsePlace(hash: string): Place {
   const q = new URLSearchParams(hash.replace(/^#/, ""));
   const place: Place = {};
+  const page = pages.find((p) => p === q.get("page"));
+  if (page) place.page = page;
   const camera = q.get("camera");
   if (camera) place.camera = camera;
   const stream = streamTypes.find((t) => t === q.get("stream"));
@@ -29,7 +35,7 @@ export function parsePlace(hash: string): Place {
 
 export function formatPlace(place: Place): string {
   const q = new URLSearchParams();
-  for (const key of ["camera", "stream", "day", "play"] as const) {
+  for (const key of ["page", "camera", "stream", "day", "play"] as const) {
     const value = place[key];
     if (value !== undefined) q.set(key, String(value));
   }

@@ -1,7 +1,7 @@
 // What the page says about a stream. Never a bare spinner: each state says
 // what is waited for, since when, and why.
 
-import type { Stream } from "../api/types.ts";
+import type { Right, Stream, UserFields } from "../api/types.ts";
 import type { LiveStatus } from "../media/live_player.ts";
 import { duration, type Zone } from "./time.ts";
 
@@ -94,4 +94,31 @@ export function wrongField(message: string): WrongField | undefined {
   if (key === "username" || key === "password") return { input: key, words };
   if (key === "retainBytes") return { input: "keep", words: `in bytes, the ${type} stream's part ${words}` };
   return undefined;
+}
+
+/** wrongOfUser is the same for what is said of users and tokens, whose refusals
+ * are sentences. It is undefined for what is about the form as a whole. */
+export function wrongOfUser(message: string): WrongField | undefined {
+  if (/precondition\.password/.test(message)) {
+    return { input: "old", words: /is not/.test(message) ? "this is not the password until now" : "the password until now is missing" };
+  }
+  if (/^the password /.test(message)) return { input: "password", words: message };
+  if (/^(user)?name |(user|token) of this name/.test(message)) return { input: "name", words: message };
+  if (/^the scope |^there is no right /.test(message)) return { input: "scope", words: message };
+  if (/^days |would have expired/.test(message)) return { input: "days", words: message };
+  return undefined;
+}
+
+/** rightsIn says rights in words, "" when there is none. */
+export function rightsIn(list: readonly Right[]): string {
+  const words: Record<Right, string> = { live: "live video", recorded: "recordings", export: "export" };
+  return list.map((r) => words[r]).join(", ");
+}
+
+/** userIs says what a user may, in a line; cameras are told by nameOf. */
+export function userIs(u: UserFields, nameOf: (uuid: string) => string): string {
+  if (u.permissions.administrator) return "Administrator: may everything";
+  const all = rightsIn(u.permissions.allCameras);
+  const some = Object.entries(u.permissions.cameras).map(([uuid, list]) => `${nameOf(uuid)}: ${rightsIn(list)}`);
+  return `Viewer. ${[all && `All cameras: ${all}`, ...some].filter(Boolean).join("; ") || "Sees no camera yet"}`;
 }
