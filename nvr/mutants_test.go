@@ -815,6 +815,12 @@ var mutants = []mutant{{
 	new:    "DatabaseFailed(err error) {}",
 	test:   "TestFaultUnderAChangeOfUsersEndsTheProcess",
 }, {
+	breaks: "damaged sessions keep recordings from being committed",
+	file:   "nvr/db/access.go",
+	old:    "if damage != nil {",
+	new:    "if false {",
+	test:   "TestDamagedSessionsFailNoFlush",
+}, {
 	breaks: "a right to one camera is one to all",
 	file:   "nvr/access/access.go",
 	old:    "\tcase camera != 0:\n",

@@ -128,15 +128,10 @@ func (d *DB) ApplyAccess(ctx context.Context, c *AccessChange) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	var done AccessChange
-	err := d.withUses(func(uses map[int32]SessionUse) error {
-		return d.transact(ctx, func(t *tx) error {
-			done = *c
-			done.Users, done.Sessions = slices.Clone(c.Users), slices.Clone(c.Sessions)
-			if err := t.applyAccess(&done); err != nil {
-				return err
-			}
-			return t.noteUses(uses)
-		})
+	err := d.transactWithUses(ctx, func(t *tx) error {
+		done = *c
+		done.Users, done.Sessions = slices.Clone(c.Users), slices.Clone(c.Sessions)
+		return t.applyAccess(&done)
 	})
 	if err != nil {
 		return fmt.Errorf("change users: %w", err)
@@ -234,14 +229,32 @@ func (d *DB) NoteUse(session int32, u SessionUse) {
 	d.uses[session] = u
 }
 
-// withUses calls f, which runs a transaction, with what NoteUse was told, and
-// keeps that for the next one when f fails.
-func (d *DB) withUses(f func(map[int32]SessionUse) error) error {
+// transactWithUses runs f in a transaction that writes what NoteUse was told,
+// too, and keeps that for the next one when it fails. No use is worth what it
+// rides on: when their table is damaged they are let go and f runs again in a
+// transaction without them, since SQLite commits none that has seen damage.
+func (d *DB) transactWithUses(ctx context.Context, f func(*tx) error) error {
 	d.mu.Lock()
 	uses := d.uses
 	d.uses = nil
 	d.mu.Unlock()
-	err := f(uses)
+	var damage error
+	err := d.transact(ctx, func(t *tx) error {
+		if err := f(t); err != nil {
+			return err
+		}
+		err := t.noteUses(uses)
+		if Damaged(err) {
+			damage = err
+		}
+		return err
+	})
+	if damage != nil {
+		d.usesDamaged.Do(func() {
+			d.log.Error("the table of sessions is damaged: last uses are not kept", "err", damage)
+		})
+		return d.transact(ctx, f)
+	}
 	if err == nil || len(uses) == 0 {
 		return err
 	}
@@ -255,7 +268,7 @@ func (d *DB) withUses(f func(map[int32]SessionUse) error) error {
 }
 
 // noteUses writes uses. One of a session that is gone is let go; so is one that
-// the schema does not take, since no use is worth the flush that it rides on.
+// the schema does not take.
 func (t *tx) noteUses(uses map[int32]SessionUse) error {
 	for id, u := range uses {
 		err := t.exec(t.d.w.noteUse, u.Time, u.Address, u.Agent, u.Count, id)
