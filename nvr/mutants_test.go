@@ -882,6 +882,31 @@ var mutants = []mutant{{
 	new:    "func() {}",
 	test:   "TestLiveVideoAsksWhoMay",
 }, {
+	breaks: "a ticket is good twice",
+	file:   "nvr/access/ticket.go",
+	old:    "\tdelete(a.tickets.open, hash)\n",
+	new:    "",
+	test:   "TestTicketIsGoodOnce",
+}, {
+	breaks: "a ticket is for every camera",
+	file:   "nvr/access/ticket.go",
+	old:    "t.path != path || ",
+	new:    "",
+	test:   "TestTicketStandsForTheCookie",
+	in:     "nvr/web",
+}, {
+	breaks: "a ticket outlives its session",
+	file:   "nvr/access/ticket.go",
+	old:    "if t.session.while.Err() != nil || !a.use(",
+	new:    "if !a.use(",
+	test:   "TestTicketEndsWithItsSession",
+}, {
+	breaks: "tickets that nobody uses fill memory",
+	file:   "nvr/access/ticket.go",
+	old:    "case own >= mostTicketsOf:",
+	new:    "case own < 0:",
+	test:   "TestTicketsAreBounded",
+}, {
 	breaks: "a session has no end",
 	file:   "nvr/access/session.go",
 	old:    "s.Expires == 0 || now < s.Expires",

@@ -4,7 +4,8 @@
 //
 //	name, password ─► Login ──► secret ─► cookie  ─┐
 //	code ───────────► Claim ──► secret ─► cookie  ─┼─► Session, Token ─► Subject ─► May(action, camera)
-//	                  AddToken ► secret ─► program ─┘
+//	                  AddToken ► secret ─► program ─┤
+//	                  Ticket ──► secret ─► once ────┘
 //
 // All users and sessions are in memory, so that a request costs no query; the
 // database has them first. Of a secret only its SHA-256 is kept, of a password
@@ -203,6 +204,7 @@ type Access struct {
 	addresses limiter // tries to sign in, by address
 	accounts  limiter // the same, by name
 	claim     *claim  // nil: there is none in this process
+	tickets   tickets
 
 	unset atomic.Bool // the clock was not set yet, when we last looked
 
@@ -220,6 +222,7 @@ func Open(ctx context.Context, cfg Config) (*Access, error) {
 		hashing:   newHasher(),
 		addresses: newLimiter(addressEvery, addressBurst),
 		accounts:  newLimiter(accountEvery, accountBurst),
+		tickets:   tickets{open: make(map[[32]byte]ticket)},
 		users:     make(map[int32]*db.User),
 		sessions:  make(map[[32]byte]*session),
 	}

@@ -1,10 +1,12 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +23,24 @@ import (
 	"holdfast/nvr/access"
 	"holdfast/nvr/store"
 )
+
+// safeBuffer is a log that is read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
 
 // guarded is a recorder with users and the cameras A and B.
 type guarded struct {
@@ -133,6 +153,9 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 			{"/api/cameras/UUID/main/view.m4s.txt?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
 		"GET /api/cameras/{uuid}/{stream}/live.m4s": { // without an upgrade; TestLiveVideoAsksWhoMay has the rest
 			{"/api/cameras/UUID/main/live.m4s", "", [4]int{426, 426, 426, 426}, [4]int{426, 426, 426, 426}}},
+		"POST /api/cameras/{uuid}/{stream}/live-ticket": {
+			{"/api/cameras/UUID/main/live-ticket", "{}", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}},
+		},
 		"GET /api/init/{file}": both("/api/init/1.mp4", "", [4]int{401, 200, 200, 200}),
 		"GET /api/request":     both("/api/request", "", [4]int{401, 200, 200, 200}),
 		"POST /api/login":      {{"/api/login", `{"username":"x","password":"y"}`, [4]int{401, 401, 401, 401}, unlimited}},
@@ -166,14 +189,7 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 		},
 	}
 	g := newGuarded(t, nil)
-	for _, uuid := range g.uuids {
-		c, _ := g.store.Camera(uuid)
-		run := c.Stream("main").Begin(nil)
-		defer run.End("test over")
-		if err := (&feed{run: run, size: 100, entry: videoEntry(640, 360), began: time.Now()}).fill(50); err != nil {
-			t.Fatal(err)
-		}
-	}
+	g.record()
 	whos := []string{"", "A", "B", "admin"}
 	for _, route := range routes {
 		name := route.method + " " + route.pattern
@@ -441,7 +457,7 @@ func TestTokens(t *testing.T) {
 }
 
 // watch opens live video and returns the first message, and then the last.
-func (g *guarded) watch(who, camera string, meanwhile func()) (first, last string) {
+func (g *guarded) watch(who, camera, query string, meanwhile func()) (first, last string) {
 	g.Helper()
 	ctx, cancel := context.WithTimeout(g.Context(), time.Minute)
 	defer cancel()
@@ -449,7 +465,7 @@ func (g *guarded) watch(who, camera string, meanwhile func()) (first, last strin
 	if g.who[who] != "" {
 		h.Set("Cookie", g.who[who])
 	}
-	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.server.URL, "http")+"/api/cameras/"+g.uuids[camera]+"/main/live.m4s",
+	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.server.URL, "http")+"/api/cameras/"+g.uuids[camera]+"/main/live.m4s"+query,
 		&websocket.DialOptions{HTTPHeader: h})
 	if err != nil {
 		g.Fatal(err)
@@ -473,21 +489,89 @@ func (g *guarded) watch(who, camera string, meanwhile func()) (first, last strin
 	}
 }
 
-func TestLiveVideoAsksWhoMay(t *testing.T) {
-	g := newGuarded(t, nil)
+// record has both cameras send pictures.
+func (g *guarded) record() {
+	g.Helper()
 	for _, uuid := range g.uuids {
 		c, _ := g.store.Camera(uuid)
 		run := c.Stream("main").Begin(nil)
-		defer run.End("test over")
+		g.Cleanup(func() { run.End("test over") })
 		if err := (&feed{run: run, size: 100, entry: videoEntry(640, 360), began: time.Now()}).fill(50); err != nil {
-			t.Fatal(err)
+			g.Fatal(err)
 		}
 	}
+}
+
+// ticket returns the query that a ticket for live video of a camera is.
+func (g *guarded) ticket(who, camera string) string {
+	g.Helper()
+	a := g.send(who, "POST", "/api/cameras/"+g.uuids[camera]+"/main/live-ticket", "{}")
+	var made ticketJSON
+	if err := json.Unmarshal(a.body, &made); err != nil || a.status != 200 || len(made.Ticket) != 43 || made.Seconds != 30 || a.header.Get("Cache-Control") != "no-store" {
+		g.Fatalf("ticket: %d %s", a.status, a.body)
+	}
+	return "?ticket=" + made.Ticket
+}
+
+// A ticket lets in who sends no cookie: once, to live video of its camera, for
+// as long as the session.
+func TestTicketStandsForTheCookie(t *testing.T) {
+	var log safeBuffer
+	g := newGuarded(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	g.record()
+	ticket := g.ticket("A", "A")
+	if first, _ := g.watch("", "A", ticket, nil); first != "picture" {
+		t.Errorf("it does not let in: %s", first)
+	}
+	const refused = `"status":401`
+	if first, _ := g.watch("", "A", ticket, nil); !strings.Contains(first, refused) {
+		t.Errorf("a second time: %s", first)
+	}
+	other := g.ticket("admin", "A")
+	if first, _ := g.watch("", "B", other, nil); !strings.Contains(first, refused) {
+		t.Errorf("for another camera: %s", first)
+	}
+	if a := g.send("A", "POST", "/api/cameras/"+g.uuids["A"]+"/ext/live-ticket", "{}"); a.status != 404 {
+		t.Errorf("of no stream: %d %s", a.status, a.body)
+	}
+	unused := g.ticket("A", "A")
+	for _, path := range []string{"/api/" + unused, "/api/cameras/" + g.uuids["A"] + "/main/recordings" + unused, "/api/cameras/" + g.uuids["A"] + "/main/view.mp4" + unused + "&s=0"} {
+		if a := g.send("", "GET", path, ""); a.status != 401 {
+			t.Errorf("%s: %d", path, a.status)
+		}
+		if a := g.send("A", "GET", path, ""); a.status != 400 || strings.Contains(string(a.body), strings.TrimPrefix(unused, "?ticket=")) {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	last := g.ticket("A", "A")
+	first, end := g.watch("", "A", unused, func() {
+		if a := g.send("admin", "DELETE", fmt.Sprintf("/api/users/%d/sessions", g.ids["A"]), ""); a.status != 204 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	})
+	if first != "picture" || !strings.Contains(end, "the session has ended") {
+		t.Errorf("first %.50s, last %.80s", first, end)
+	}
+	if first, _ := g.watch("", "A", last, nil); !strings.Contains(first, refused) {
+		t.Errorf("of a session that ended: %s", first)
+	}
+	for _, tried := range []string{ticket, other, unused, last} {
+		if strings.Contains(log.String(), strings.TrimPrefix(tried, "?ticket=")) {
+			t.Errorf("the log tells a ticket:\n%s", log.String())
+		}
+	}
+}
+
+func TestLiveVideoAsksWhoMay(t *testing.T) {
+	g := newGuarded(t, nil)
+	g.record()
 	for _, c := range []struct{ who, camera, want string }{
 		{"", "A", "open /login"}, {"", "B", "open /login"}, {"A", "A", "picture"}, {"A", "B", "there is no camera"},
 		{"B", "A", "there is no camera"}, {"B", "B", "picture"}, {"admin", "A", "picture"}, {"admin", "B", "picture"},
 	} {
-		if first, _ := g.watch(c.who, c.camera, nil); !strings.Contains(first, c.want) {
+		if first, _ := g.watch(c.who, c.camera, "", nil); !strings.Contains(first, c.want) {
 			t.Errorf("%q watches %s: %s", c.who, c.camera, first)
 		}
 	}
@@ -504,7 +588,7 @@ func TestLiveVideoAsksWhoMay(t *testing.T) {
 		if end.path == "/api/users/%d" && end.body == "" {
 			g.who["B"] = g.cookie(g.send("", "POST", "/api/login", `{"username":"of B","password":"password of B"}`))
 		}
-		first, last := g.watch(who, who, func() {
+		first, last := g.watch(who, who, "", func() {
 			if a := g.send("admin", end.method, fmt.Sprintf(end.path, g.ids[who]), end.body); a.status != 204 {
 				t.Errorf("%+v: %d %s", end, a.status, a.body)
 			}

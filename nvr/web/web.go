@@ -190,6 +190,7 @@ var routes = []route{
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s", action: access.ViewRecorded, serve: view{segment: true}.serve},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s.txt", action: access.ViewRecorded, serve: view{segment: true, text: true}.serve},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/live.m4s", action: access.ViewLive, inside: true, serve: (*server).live},
+	{method: "POST", pattern: "/api/cameras/{uuid}/{stream}/live-ticket", action: access.ViewLive, users: true, serve: (*server).liveTicket},
 	{method: "GET", pattern: "/api/init/{file}", action: access.ViewVideo, serve: (*server).initSegment},
 
 	{method: "POST", pattern: "/api/login", public: true, users: true, serve: (*server).login},
