@@ -131,6 +131,7 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 	table := map[string][]row{
 		"GET /healthz": both("/healthz", "", all200),
 		"GET /metrics": both("/metrics", "", all200),
+		"GET /ca.pem":  both("/ca.pem", "", [4]int{404, 404, 404, 404}),
 		"GET /api/{$}": append(both("/api/", "", [4]int{401, 200, 200, 200}),
 			both("/api/?cameraConfigs=true", "", [4]int{401, 403, 403, 200})...),
 		"POST /api/cameras/{$}": both("/api/cameras/", `{}`, [4]int{401, 403, 403, 400}),
@@ -273,7 +274,7 @@ func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
 func TestUnclaimedRecorderAnswersOnlyTheClaim(t *testing.T) {
 	g := unclaimedRecorder(t, nil)
 	answers := map[string]int{
-		"GET /healthz": 200, "GET /api/claim": 200, "POST /api/claim": 403, "GET /claim": 200, "POST /claim": 403,
+		"GET /healthz": 200, "GET /ca.pem": 404, "GET /api/claim": 200, "POST /api/claim": 403, "GET /claim": 200, "POST /claim": 403,
 		"GET /login": 303, "POST /login": 401, "POST /logout": 303, "POST /api/login": 401, "POST /api/logout": 204,
 	}
 	paths := strings.NewReplacer("{$}", "", "{uuid}", g.uuid, "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1")
@@ -602,7 +603,7 @@ func TestLiveVideoAsksWhoMay(t *testing.T) {
 func TestHostsThatAreOurs(t *testing.T) {
 	g := newGuarded(t, func(c *Config) { c.Hosts = []string{"nvr.example.org"} })
 	h := g.server.Config.Handler
-	s := &server{Config: Config{Hosts: []string{"nvr.example.org"}}, hostName: "holdfast"}
+	s := &server{names: names("holdfast", []string{"nvr.example.org"})}
 	for host, want := range map[string]bool{
 		"": true, "localhost": true, "localhost:8080": true, "LOCALHOST": true, "192.0.2.1": true, "192.0.2.1:80": true, "[::1]:8080": true, "[::1]": true,
 		"[fe80::1%25eth0]:80": true, "holdfast": true, "Holdfast.local.": true, "holdfast.lan:80": true, "nvr.example.org": true, "NVR.example.org:443": true,
@@ -621,9 +622,9 @@ func TestHostsThatAreOurs(t *testing.T) {
 		{"nvr.example.org", "nvr.example.org:80", true}, {"nvr.example.org", "NVR.example.org.", true}, {"nvr.example.org", "nvr", true},
 		{"nvr.example.org", "nvr.local", true}, {"nvr.example.org", "nvr.evil.com", false}, {"nvr.example.org", "example.org", false},
 		{"Holdfast.local", "holdfast.local", true}, {"Holdfast.local", "holdfast", true}, {"Holdfast.local", "holdfast.fritz.box", true},
-		{"", "evil.com", false}, {"", "evil", false}, {"", "192.0.2.1", true},
+		{"", "evil.com", false}, {"", "evil", false}, {"", ".local", false}, {"", "192.0.2.1", true},
 	} {
-		s := &server{hostName: c.hostName}
+		s := &server{names: names(c.hostName, nil)}
 		if got := s.ours(c.host); got != c.want {
 			t.Errorf("%q is %q: %t", c.host, c.hostName, got)
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,7 +142,7 @@ func TestBodyThatComesLeavesTheConnection(t *testing.T) {
 func TestConnectionsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := newPipes()
-		l := limit(inner, 2)
+		l := limit(2, inner)[0]
 		accepted := make(chan net.Conn, 10)
 		ended := make(chan error)
 		go func() {
@@ -182,7 +183,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // who waits for a connection to end is let go
 		inner := newPipes()
-		l := limit(inner, 1)
+		l := limit(1, inner)[0]
 		defer inner.dial().Close()
 		c, err := l.Accept()
 		if err != nil {
@@ -197,9 +198,40 @@ func TestConnectionsAreLimited(t *testing.T) {
 			t.Errorf("accept after close: %v", err)
 		}
 	})
-	if l := Limit(newPipes()).(*limited); cap(l.open) != mostConnections {
+	if l := Limit(newPipes())[0].(*limited); cap(l.open) != mostConnections {
 		t.Errorf("a limit of %d, want %d", cap(l.open), mostConnections)
 	}
+	synctest.Test(t, func(t *testing.T) { // one limit for all
+		plain, secure := newPipes(), newPipes()
+		accepted := make(chan net.Conn, 10)
+		var ended sync.WaitGroup
+		defer ended.Wait()
+		for _, l := range limit(3, plain, secure) {
+			defer l.Close()
+			ended.Go(func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					accepted <- c
+				}
+			})
+		}
+		for range 5 {
+			defer plain.dial().Close()
+			defer secure.dial().Close()
+		}
+		synctest.Wait()
+		if n := len(accepted); n != 3 {
+			t.Errorf("%d connections are accepted of two listeners, want 3", n)
+		}
+		(<-accepted).Close()
+		synctest.Wait()
+		if n := len(accepted); n != 3 {
+			t.Errorf("%d connections are accepted after one ended, want 3", n)
+		}
+	})
 }
 
 // socket is a connection that notes what it was left to copy.
@@ -217,7 +249,7 @@ func TestCountedConnectionCopiesFromFiles(t *testing.T) {
 	s := &socket{}
 	inner := newPipes()
 	inner.conns <- s
-	c, err := limit(inner, 1).Accept()
+	c, err := limit(1, inner)[0].Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
