@@ -851,6 +851,18 @@ var mutants = []mutant{{
 	new:    "if false {",
 	test:   "TestDamagedSessionsFailNoFlush",
 }, {
+	breaks: "damaged users keep the recorder from starting",
+	file:   "nvr/access/access.go",
+	old:    "if err != nil && !damaged {",
+	new:    "if err != nil {",
+	test:   "TestDamagedUsersKeepNothingFromGoingOn",
+}, {
+	breaks: "damage lets somebody else claim",
+	file:   "nvr/access/claim.go",
+	old:    "if damaged || !a.cfg.Claim",
+	new:    "if !a.cfg.Claim",
+	test:   "TestDamagedUsersKeepNothingFromGoingOn",
+}, {
 	breaks: "a right to one camera is one to all",
 	file:   "nvr/access/access.go",
 	old:    "\tcase camera != 0:\n",

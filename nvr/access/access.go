@@ -215,7 +215,8 @@ type Access struct {
 	sessions map[[32]byte]*session
 }
 
-// Open reads the users.
+// Open reads the users. Damage of their tables is told to Failed and keeps
+// nothing from going on: who cannot be read cannot sign in.
 func Open(ctx context.Context, cfg Config) (*Access, error) {
 	a := &Access{
 		cfg: cfg, db: cfg.DB, log: cfg.Log, now: cfg.Now,
@@ -234,16 +235,25 @@ func Open(ctx context.Context, cfg Config) (*Access, error) {
 	}
 	a.unset.Store(cfg.ClockGood != nil && !cfg.ClockGood())
 	users, sessions, err := a.db.Access(ctx)
-	if err != nil {
+	damaged := db.Damaged(err)
+	if err != nil && !damaged {
 		return nil, err
+	}
+	if damaged {
+		a.log.Error("users or sessions are damaged: some cannot sign in, and nobody can claim", "err", err)
+		if cfg.Failed != nil {
+			cfg.Failed(err)
+		}
 	}
 	for i := range users {
 		a.users[users[i].ID] = &users[i]
 	}
 	for i := range sessions {
-		a.keep(sessions[i])
+		if a.users[sessions[i].UserID] != nil {
+			a.keep(sessions[i])
+		}
 	}
-	a.openClaim()
+	a.openClaim(damaged)
 	return a, nil
 }
 

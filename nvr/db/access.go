@@ -50,13 +50,15 @@ type SessionUse struct {
 	Count   int64
 }
 
-// Access returns all users and sessions, by id.
+// Access returns all users and sessions, by id. With an error that is Damaged come
+// those that could be read.
 func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err error) {
 	t, err := d.reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read users: %w", d.readError(err))
 	}
 	defer t.Rollback()
+	var damage error
 	for _, q := range []struct {
 		sql string
 		row func(scan func(...any) error) error
@@ -76,6 +78,9 @@ func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err 
 					return err
 				}
 				i := slices.IndexFunc(users, func(u User) bool { return u.ID == user })
+				if i < 0 && damage != nil {
+					return nil
+				}
 				if i < 0 {
 					return fmt.Errorf("rights of user %d: %w", user, ErrNotFound)
 				}
@@ -94,11 +99,16 @@ func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err 
 				return err
 			}},
 	} {
-		if err := query(ctx, t, q.sql, nil, q.row); err != nil {
+		err := query(ctx, t, q.sql, nil, q.row)
+		switch {
+		case err == nil:
+		case !Damaged(err):
 			return nil, nil, fmt.Errorf("read users: %w", d.readError(err))
+		case damage == nil:
+			damage = fmt.Errorf("read users: %w", err)
 		}
 	}
-	return users, sessions, nil
+	return users, sessions, damage
 }
 
 // AccessChange is a change of who may sign in. Its parts are applied in the

@@ -168,8 +168,8 @@ func TestDamagedSessionsFailNoFlush(t *testing.T) {
 	_, err = f.WriteAt(bytes.Repeat([]byte{0xff}, 4096), (page-1)*4096)
 	h.must(errors.Join(err, f.Close()))
 	h.reopen()
-	if _, _, err := h.Access(t.Context()); !Damaged(err) {
-		t.Fatalf("the damage is none: %v", err)
+	if users, sessions, err := h.Access(t.Context()); !Damaged(err) || len(users) != 1 || len(sessions) != 0 {
+		t.Fatalf("%d users, %d sessions, %v", len(users), len(sessions), err)
 	}
 	for no := range int32(2) {
 		h.NoteUse(1, SessionUse{10, "192.0.2.1", "a", 1})
