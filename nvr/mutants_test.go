@@ -1039,6 +1039,25 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestOwnCertificateIsReadAgain",
 }, {
+	breaks: "an answer that browsers may make a page of",
+	file:   "nvr/web/web.go",
+	old:    "\t\th.Set(\"Content-Security-Policy\", \"default-src 'none'; frame-ancestors 'none'\")\n",
+	new:    "",
+	test:   "TestEveryAnswerHasAStrictPolicy",
+}, {
+	breaks: "the log tells what may be a password",
+	file:   "nvr/access/session.go",
+	old:    "known := \"unknown\"",
+	new:    "known := name",
+	test:   "TestSecretsAreToldOnce",
+	in:     "nvr/web",
+}, {
+	breaks: "a header as long as somebody likes",
+	file:   "nvr/web/web.go",
+	old:    "\t\tMaxHeaderBytes:    16 << 10,\n",
+	new:    "",
+	test:   "TestHeaderIsLimited",
+}, {
 	breaks: "any name leads here",
 	file:   "nvr/web/caller.go",
 	old:    "if !s.ours(r.Host) {",

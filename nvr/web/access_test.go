@@ -726,6 +726,143 @@ func TestSlowBodyOfAnEndedSessionChangesNothing(t *testing.T) {
 	}
 }
 
+// sampleRequest asks for a route as an administrator would, as far as it can
+// without changing who there is.
+func (g *guarded) sampleRequest(row route) *answer {
+	g.Helper()
+	path := strings.NewReplacer("{$}", "", "{uuid}", g.uuids["A"], "{stream}", "main", "{file}", "1.mp4",
+		"{user}", fmt.Sprint(g.ids["A"]), "{session}", "999").Replace(row.pattern)
+	switch {
+	case strings.Contains(path, "/view."):
+		path += "?s=0"
+	case row.method == "GET" && path == "/api/":
+		path += "?cameraConfigs=true"
+	case row.method == "DELETE":
+		path += "?x=1"
+	}
+	if row.method == "POST" && !strings.HasPrefix(path, "/api/") {
+		return g.send("", row.method, path, "username=x", "Content-Type", "application/x-www-form-urlencoded")
+	}
+	body := ""
+	if row.method != "GET" && row.method != "DELETE" {
+		body = "{}"
+	}
+	return g.send("admin", row.method, path, body)
+}
+
+// No answer is a document that runs, frames or loads something, nor one that a
+// browser takes for another type.
+func TestEveryAnswerHasAStrictPolicy(t *testing.T) {
+	g := newGuarded(t, nil)
+	g.record()
+	for _, row := range routes {
+		if row.pattern == "/api/logout" {
+			continue // ends the session; it answers as login does
+		}
+		h := g.sampleRequest(row).header
+		policy := h.Get("Content-Security-Policy")
+		if strings.HasPrefix(h.Get("Content-Type"), "video/mp4") && policy == "" {
+			policy = "default-src 'none'; frame-ancestors 'none'" // no document: a browser makes one around it
+		}
+		if !strings.HasPrefix(policy, "default-src 'none';") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") || strings.Contains(policy, "script") ||
+			h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") == "" || h.Get("Cross-Origin-Resource-Policy") != "same-origin" || h.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s %s: %v", row.method, row.pattern, h)
+		}
+	}
+}
+
+// Rule 7: of all that lets somebody in, the log tells nothing, and an answer only
+// the one that made it.
+func TestSecretsAreToldOnce(t *testing.T) {
+	var log safeBuffer
+	debug := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r := newRecorder(t, "")
+	var err error
+	g := &guarded{recorder: r, uuids: map[string]string{"A": r.uuid}, who: make(map[string]string), ids: map[string]int32{"admin": 1, "A": 1}}
+	g.users, err = access.Open(t.Context(), access.Config{DB: r.store.Database(), Claim: true, Log: debug})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.users.Close()
+	h := New(Config{Store: r.store, Access: g.users, Log: debug, UI: http.NotFoundHandler()})
+	r.server.Config.ErrorLog = slog.NewLogLogger(debug.Handler(), slog.LevelDebug)
+	r.server.Config.Handler = h
+	r.server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	g.record()
+
+	code, _ := g.users.ClaimCode()
+	secrets := map[string]string{"code": code, "the same": strings.ReplaceAll(code, "-", ""), "camera's password": "geheim", "password": ownerPassword,
+		"wrong password": "a wrong password", "name that is a password": "hunter2hunter2", "next password": "battery staple", "wrong code": "ABCDE-FGHJK"}
+	var answers []*answer
+	send := func(who, method, path, body string, headers ...string) *answer {
+		a := g.send(who, method, path, body, headers...)
+		answers = append(answers, a)
+		return a
+	}
+	session := func(a *answer) string {
+		_, value, _ := strings.Cut(g.cookie(a), "=")
+		return value
+	}
+	send("", "POST", "/api/claim", fmt.Sprintf(`{"code":%q,"username":"owner","password":%q}`, secrets["wrong code"], ownerPassword))
+	claimed := send("", "POST", "/api/claim", fmt.Sprintf(`{"code":%q,"username":"owner","password":%q}`, code, ownerPassword))
+	secrets["first session"] = session(claimed)
+	send("", "POST", "/api/login", `{"username":"owner","password":"a wrong password"}`)
+	send("", "POST", "/api/login", `{"username":"hunter2hunter2","password":"a wrong password"}`)
+	send("", "POST", "/api/login", `{"username":"owner","password":"a wrong password","x":`)
+	g.who["admin"] = g.cookie(claimed)
+	signed := send("admin", "POST", "/api/login", fmt.Sprintf(`{"username":"owner","password":%q}`, ownerPassword))
+	secrets["session"] = session(signed)
+	g.who["admin"] = g.cookie(signed)
+	var token struct{ Token string }
+	a := g.send("admin", "POST", "/api/users/1/tokens", `{"name":"script","scope":["live"]}`)
+	if err := json.Unmarshal(a.body, &token); err != nil || token.Token == "" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	secrets["token"] = token.Token
+	secrets["ticket"] = strings.TrimPrefix(g.ticket("admin", "A"), "?ticket=")
+	g.watch("", "A", "?ticket="+secrets["ticket"], nil)
+	g.watch("", "A", "?ticket="+secrets["ticket"]+"&x=1", nil)
+	send("", "GET", "/api/", "", "Authorization", "Bearer "+token.Token)
+	send("", "GET", "/api/", "", "Authorization", "Bearer x"+token.Token)
+	send("", "GET", "/api/", "", "Authorization", "Basic "+ownerPassword)
+	send("admin", "GET", "/api/?ticket="+secrets["ticket"], "")
+	for _, row := range routes {
+		if row.pattern != "/api/logout" && !strings.HasSuffix(row.pattern, "/live-ticket") {
+			answers = append(answers, g.sampleRequest(row))
+		}
+	}
+	for _, path := range []string{"/api/users/1", "/api/users/1/sessions", "/api/request"} {
+		send("admin", "GET", path, "")
+	}
+	change := send("admin", "PATCH", "/api/users/1", fmt.Sprintf(`{"update":{"password":"battery staple"},"precondition":{"password":%q}}`, ownerPassword))
+	secrets["session after it"] = session(change)
+	users, _, err := g.store.Database().Access(t.Context())
+	if err != nil || len(users) != 1 || users[0].PasswordHash == "" {
+		t.Fatalf("%+v, %v", users, err)
+	}
+	for _, u := range users {
+		secrets["hash of "+u.Name] = u.PasswordHash
+	}
+	for name, secret := range secrets {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("the log tells the %s:\n%s", name, log.String())
+		}
+		for _, a := range answers {
+			if strings.Contains(string(a.body), secret) {
+				t.Errorf("an answer tells the %s: %d %s", name, a.status, a.body)
+			}
+			for header, values := range a.header {
+				if header != "Set-Cookie" && strings.Contains(fmt.Sprint(values), secret) {
+					t.Errorf("an answer tells the %s: %s %v", name, header, values)
+				}
+			}
+		}
+	}
+	if !strings.Contains(log.String(), "refused to sign in") {
+		t.Errorf("nothing was logged:\n%s", log.String())
+	}
+}
+
 // What browsers send for other sites changes nothing, with or without users.
 func TestOtherSitesDoNotActForUsers(t *testing.T) {
 	g := newGuarded(t, nil)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -105,6 +106,36 @@ func TestBodyThatDoesNotComeEndsTheConnection(t *testing.T) {
 			if took := time.Since(began); took > bodyTime+time.Second {
 				t.Errorf("%s: it was held for %v", c.name, took)
 			}
+		})
+	}
+}
+
+// A header that is too long is refused, and one that comes too slowly ends the
+// connection.
+func TestHeaderIsLimited(t *testing.T) {
+	for name, c := range map[string]struct {
+		header string
+		status int // 0: none comes
+	}{
+		"at the limit": {"X: " + strings.Repeat("x", 8<<10) + "\r\n\r\n", 200},
+		"too long":     {"X: " + strings.Repeat("x", 32<<10) + "\r\n\r\n", 431},
+		"half":         {"X: x", 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := servePipes(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).dial()
+			defer conn.Close()
+			began := time.Now() // of a clock that only waiting moves
+			_ = conn.SetDeadline(began.Add(time.Hour))
+			go func() { _, _ = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n", c.header) }()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if c.status == 0 && err == nil || c.status != 0 && (err != nil || resp.StatusCode != c.status) {
+				t.Errorf("%s: %v, %v", name, resp, err)
+			}
+			if took := time.Since(began); took > 6*time.Second {
+				t.Errorf("%s: it was held for %v", name, took)
+			}
+			conn.Close()
+			time.Sleep(time.Second) // the server lingers
 		})
 	}
 }
