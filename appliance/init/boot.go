@@ -10,7 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
-
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -131,7 +131,7 @@ func boot() {
 	m.takeWatchdog(false) // the last try
 
 	ctx, how := m.orders()
-	reason := m.serve(ctx, notices)
+	reason := m.serve(ctx, notices, fired)
 	if ctx.Err() != nil && reason == "" {
 		m.restart(<-how, "", false)
 	}
@@ -259,6 +259,48 @@ func (m *machine) mountPerm() {
 	}
 }
 
+// mountAgain mounts a data partition that has been made before.
+func mountAgain() error {
+	p, err := disk.Find()
+	if err != nil {
+		return err
+	}
+	switch fresh, err := p.Fresh(); {
+	case err != nil:
+		return err
+	case fresh:
+		return errors.New("it is not made") // mountPerm says why
+	}
+	return p.Mount(perm)
+}
+
+// Pauses between tries to mount a data partition after all.
+const (
+	firstMount = 5 * time.Second
+	lastMount  = 10 * time.Minute
+)
+
+// later tries until mount succeeds, and returns what tells that it did: a disk
+// may answer late, and nobody is there to pull the plug. The tries have a
+// goroutine of their own, since each may hang.
+func later(ctx context.Context, mount func() error) func() bool {
+	var mounted atomic.Bool
+	go func() {
+		for pause := firstMount; ; pause = min(2*pause, lastMount) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			if mount() == nil {
+				mounted.Store(true)
+				return
+			}
+		}
+	}()
+	return mounted.Load
+}
+
 // formatting returns what keeps the lease while formatting advances. It ends
 // what takes too long: a reset would not help, since it only began again.
 func (m *machine) formatting(began time.Time) func(size int64) error {
@@ -292,10 +334,10 @@ func (m *machine) checkPerm() {
 // remember reads what the device knows of its past, makes its identity, and
 // decides about safe mode.
 func (m *machine) remember(fired bool) {
-	go m.keepCrashes()
 	if m.permFault != "" || !m.identify(perm) {
 		return
 	}
+	go m.keepCrashes()
 	if err := m.ledger.open(resetsFile); err != nil {
 		m.console.say("resets are not remembered: %v", err)
 	}
@@ -392,11 +434,20 @@ func (m *machine) orders() (context.Context, <-chan int) {
 
 // serve is the machine at work: the recorder, or in its place the diagnostics.
 // It returns when the machine has to end, with the reason unless it was ordered.
-func (m *machine) serve(ctx context.Context, notices <-chan watchdog.Notice) string {
-	if m.permFault != "" {
-		// Only a person can help here; the machine says so and stays up.
-		m.diagnose(ctx, m.fault(), func() bool { return false })
-		return ""
+func (m *machine) serve(ctx context.Context, notices <-chan watchdog.Notice, fired bool) string {
+	for m.permFault != "" {
+		over := func() bool { return false } // only a person can help; the machine says so and stays up
+		if !m.mounted {
+			over = later(ctx, mountAgain)
+		}
+		m.diagnose(ctx, m.fault(), over)
+		if ctx.Err() != nil {
+			return ""
+		}
+		m.console.say("perm mounted after all")
+		m.lease.Renew(bootLease)
+		m.mounted, m.permFault = true, ""
+		m.remember(fired)
 	}
 	if m.info.SafeMode || m.rests {
 		past, then := m.ledger.snapshot(), uptime() // once: the ledger may wait for a disk
@@ -430,6 +481,7 @@ func (m *machine) serve(ctx context.Context, notices <-chan watchdog.Notice) str
 			// 3: names and inodes, too, which a failed sync of a directory is about
 			return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0)
 		},
+		Futile: readOnly,
 	}
 	return s.Run(ctx)
 }
@@ -511,9 +563,6 @@ func (m *machine) event(e watchdog.Event) {
 // keepCrashes writes crashes to the data partition.
 func (m *machine) keepCrashes() {
 	for c := range m.crash {
-		if m.permFault != "" {
-			continue
-		}
 		if err := writeCrash(crashFile, time.Now(), c.reason, c.output); err != nil {
 			m.console.say("%v", err)
 		}

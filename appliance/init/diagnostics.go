@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,14 +25,16 @@ func (m *machine) diagnose(ctx context.Context, fault string, over func() bool) 
 		m.console.say("diagnostics: %v", err)
 	} else {
 		defer hangUp(m.listening[1:])()
-		page := diagnostics{Fault: fault, Info: &m.info}
+		// What is served may outlast the fault: a copy, made now.
+		permFault, info := m.permFault, m.info
+		page := diagnostics{Fault: fault, Info: &info}
 		page.Crash = func() string {
-			if m.permFault != "" {
+			if permFault != "" {
 				return ""
 			}
 			return lastCrash(crashFile)
 		}
-		page.Disk = func() string { return diskState(m.permFault) }
+		page.Disk = func() string { return diskState(permFault) }
 		server := &http.Server{
 			Handler: page.handler(), ReadHeaderTimeout: 5 * time.Second,
 			ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
@@ -137,6 +141,38 @@ func (d diagnostics) handler() http.Handler {
 	return mux
 }
 
+// readOnly says that the data partition has become read-only, or "". ext4 makes
+// it so when it cannot write its journal, and then only a mount makes it writable.
+// The kernel knows without asking the disk.
+func readOnly() string {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return ""
+	}
+	return readOnlyIn(string(mounts), perm)
+}
+
+// readOnlyIn looks for a mount point among mounts as proc(5) shows them. Since
+// Linux 6.15 ext4 tells of an error by a word of its own among the options behind
+// the dash, and statfs(2) does not tell.
+func readOnlyIn(mounts, at string) string {
+	said := ""
+	for line := range strings.Lines(mounts) {
+		before, after, _ := strings.Cut(line, " - ")
+		fields, super := strings.Fields(before), strings.Fields(after)
+		if len(fields) < 6 || len(super) < 3 || fields[4] != at {
+			continue
+		}
+		said = "" // of several the last lies on top
+		for _, o := range strings.Split(fields[5]+","+super[2], ",") {
+			if slices.Contains([]string{"ro", "emergency_ro", "shutdown"}, o) {
+				said = "the data partition is read-only after an error (" + o + ")"
+			}
+		}
+	}
+	return said
+}
+
 // diskState describes the data partition.
 func diskState(fault string) string {
 	if fault != "" {
@@ -147,7 +183,7 @@ func diskState(fault string) string {
 		return "it does not answer: " + err.Error()
 	}
 	state := "mounted"
-	if st.Flags&unix.ST_RDONLY != 0 {
+	if readOnly() != "" {
 		state = "read-only after an error"
 	}
 	size := uint64(st.Bsize)

@@ -640,3 +640,50 @@ func TestConsoleNeverHoldsAnybodyUp(t *testing.T) {
 		t.Errorf("console line %q", got)
 	}
 }
+
+func TestDiskThatIsLateIsMountedAfterAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var tries []time.Duration
+		mounted := later(t.Context(), func() error {
+			tries = append(tries, time.Since(began))
+			if len(tries) < 9 {
+				return errors.New("no answer")
+			}
+			return nil
+		})
+		for !mounted() {
+			<-time.After(time.Second)
+		}
+		<-time.After(time.Hour)
+		want := []time.Duration{5, 15, 35, 75, 155, 315, 635, 1235, 1835}
+		for i := range want {
+			want[i] *= time.Second
+		}
+		if !slices.Equal(tries, want) {
+			t.Errorf("tries after %v, want %v", tries, want)
+		}
+	})
+}
+
+func TestReadOnlyDataPartitionIsSeen(t *testing.T) {
+	const before = "23 1 254:3 / / ro,relatime - squashfs /dev/root ro\n"
+	for _, c := range []struct{ name, line, want string }{
+		{"writable", "30 23 254:4 / /perm rw,nosuid,noatime - ext4 /dev/vda4 rw,lazytime,errors=remount-ro\n", ""},
+		{"remounted", "30 23 254:4 / /perm ro,nosuid - ext4 /dev/vda4 ro,errors=remount-ro\n", "ro"},
+		{"the file system alone", "30 23 254:4 / /perm rw shared:1 - ext4 /dev/vda4 ro,errors=remount-ro\n", "ro"},
+		{"after an error, of late", "30 23 254:4 / /perm rw - ext4 /dev/vda4 rw,errors=remount-ro,emergency_ro\n", "emergency_ro"},
+		{"below it", "30 23 254:4 / /perm/media ro - ext4 /dev/vdb ro\n", ""},
+		{"mounted again", "30 23 254:4 / /perm ro - ext4 /dev/vda4 ro\n31 30 254:4 / /perm rw - ext4 /dev/vda4 rw\n", ""},
+		{"not mounted", "", ""},
+		{"cut short", "30 23 254:4 / /perm", ""},
+	} {
+		got := readOnlyIn(before+c.line, "/perm")
+		if c.want != "" {
+			c.want = "the data partition is read-only after an error (" + c.want + ")"
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

@@ -123,6 +123,11 @@ type Supervisor struct {
 	// DropCaches drops the page cache. It runs on a goroutine of its own and
 	// may take long; after Limits.Kill nobody waits for it.
 	DropCaches func() error
+
+	// Futile says why no other start of the process can help, but a reboot can;
+	// "" when one may. It is asked when a process that was ready has ended, on a
+	// goroutine of its own; after Limits.Kill nobody waits for it. nil: it always may.
+	Futile func() string
 }
 
 // state is where a process stands on the ladder.
@@ -151,6 +156,13 @@ func (s *Supervisor) Run(ctx context.Context) (reboot string) {
 			return end.reboot
 		case ctx.Err() != nil:
 			return ""
+		}
+		if end.ready && s.Futile != nil {
+			// One that was never ready is not asked about: where a reboot does not
+			// help either, what counts such ends has to slow it down.
+			if why, _ := await(s, l.Kill, s.Futile); why != "" {
+				return fmt.Sprintf("nvr ended, and to start it again is of no use: %s: %s", why, end.why)
+			}
 		}
 		now := time.Now()
 		if end.well >= l.Window {
@@ -342,26 +354,34 @@ func (s *Supervisor) start(l Limits) (Process, error) {
 
 // drop drops the page cache, and goes on when that takes too long.
 func (s *Supervisor) drop(l Limits) {
-	done := make(chan error, 1)
-	go func() { done <- s.DropCaches() }()
-	limit := time.NewTimer(l.Kill)
-	defer limit.Stop()
+	err, ok := await(s, l.Kill, s.DropCaches)
+	e := Event{Kind: Dropped}
+	switch {
+	case !ok:
+		e.Text = fmt.Sprintf("not done after %v", l.Kill)
+	case err != nil:
+		e.Text = err.Error()
+	}
+	s.Event(e)
+}
+
+// await calls f on a goroutine of its own, for it may hang, and returns what it
+// says; ok is false when that took longer than limit.
+func await[T any](s *Supervisor, limit time.Duration, f func() T) (said T, ok bool) {
+	done := make(chan T, 1)
+	go func() { done <- f() }()
+	over := time.NewTimer(limit)
+	defer over.Stop()
 	tick := time.NewTicker(turn)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 			s.Alive()
-		case err := <-done:
-			e := Event{Kind: Dropped}
-			if err != nil {
-				e.Text = err.Error()
-			}
-			s.Event(e)
-			return
-		case <-limit.C:
-			s.Event(Event{Kind: Dropped, Text: fmt.Sprintf("not done after %v", l.Kill)})
-			return
+		case said = <-done:
+			return said, true
+		case <-over.C:
+			return said, false
 		}
 	}
 }

@@ -326,6 +326,52 @@ func TestSecondDistrustRebootsTheMachine(t *testing.T) {
 	})
 }
 
+func TestReadOnlyDiskRebootsAtOnceAfterALifeThatWasReady(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		ready  bool
+		futile func() string
+		want   string
+		lives  int
+	}{
+		{"was ready", true, func() string { return "read-only" },
+			"nvr ended, and to start it again is of no use: read-only: exit code 4", 1},
+		{"never ready", false, func() string { return "read-only" },
+			"nvr ended 6 times in 10m0s, at last: exit code 4", 6},
+		{"it may help", true, func() string { return "" },
+			"nvr ended 6 times in 10m0s, at last: exit code 4", 6},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, func(p *actor) {
+					if c.ready {
+						p.well(7 * time.Second)
+					}
+					p.exit(4)
+				})
+				s.Futile = c.futile
+				if got := s.Run(s.ctx); got != c.want || len(s.actors) != c.lives {
+					t.Errorf("reboot after %d lives: %q, want %q after %d", len(s.actors), got, c.want, c.lives)
+				}
+			})
+		})
+	}
+}
+
+func TestDiskThatDoesNotSayIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, func(p *actor) {
+			p.well(7 * time.Second)
+			p.exit(4)
+		})
+		s.Futile = func() string { <-t.Context().Done(); return "too late" }
+		if got, want := s.Run(s.ctx), "nvr ended 6 times in 10m0s, at last: exit code 4"; got != want {
+			t.Errorf("reboot: %q, want %q", got, want)
+		}
+		s.steady()
+	})
+}
+
 func TestPageCacheThatTakesForEverIsNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, func(p *actor) { p.exit(PoisonedCode) })

@@ -142,6 +142,8 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 		"DELETE /api/cameras/{uuid}/{$}": {{"/api/cameras/UUID/?x=1", "", [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
 		"GET /api/cameras/{uuid}/{stream}/recordings": {
 			{"/api/cameras/UUID/main/recordings", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
+		"GET /api/timeline": append(both("/api/timeline?startTime90k=0&endTime90k=9", "", [4]int{401, 200, 200, 200}),
+			row{"/api/timeline?startTime90k=0&endTime90k=9&stream=UUID/main", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}),
 		"GET /api/cameras/{uuid}/{stream}/gaps": {
 			{"/api/cameras/UUID/main/gaps", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
 		"GET /api/cameras/{uuid}/{stream}/view.mp4": {

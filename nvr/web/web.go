@@ -194,6 +194,7 @@ var routes = []route{
 	{method: "GET", pattern: "/ca.pem", public: true, serve: (*server).authority},
 
 	{method: "GET", pattern: "/api/{$}", action: access.LookAround, serve: (*server).top},
+	{method: "GET", pattern: "/api/timeline", action: access.LookAround, serve: (*server).timeline},
 	{method: "POST", pattern: "/api/cameras/{$}", action: access.Administer, serve: (*server).addCamera},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{$}", action: access.LookAround, serve: (*server).camera},
 	{method: "DELETE", pattern: "/api/cameras/{uuid}/{$}", action: access.Administer, serve: (*server).deleteCamera},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -82,6 +83,26 @@ func (c *console) wait(from int, text string, limit time.Duration) (line, int, e
 	}
 }
 
+// after is the place of the first line that came after an instant.
+func (c *console) after(t time.Time) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, _ := slices.BinarySearchFunc(c.lines, t, func(l line, t time.Time) int { return l.at.Compare(t) })
+	return at
+}
+
+// alive waits for a line at or after from that holds text, for as long as
+// others come: false when there was none for the time of silence.
+func (c *console) alive(from int, text string, silence time.Duration) bool {
+	for {
+		l, at, err := c.wait(from, "", silence)
+		if err != nil || strings.Contains(l.text, text) {
+			return err == nil
+		}
+		from = at
+	}
+}
+
 // has returns the first line from a place on that holds text.
 func (c *console) has(from int, text string) (line, bool) {
 	l, _, err := c.wait(from, text, 0)
@@ -114,6 +135,32 @@ func (c *console) tail(n int) string {
 		fmt.Fprintf(&b, "%s | %s\n", l.at.Format("15:04:05.000"), l.text)
 	}
 	return b.String()
+}
+
+func TestConsoleIsAliveWhileLinesCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newConsole()
+		go func() {
+			for _, text := range []string{"one", "two", "three", "Run /init", "five"} {
+				time.Sleep(50 * time.Second)
+				c.add(text)
+			}
+		}()
+		begun := time.Now()
+		if !c.alive(0, "Run /", time.Minute) {
+			t.Error("taken for silent while lines came")
+		}
+		if at := c.after(begun.Add(149 * time.Second)); at != 2 {
+			t.Errorf("line %d is the first after 149 s, want 2", at)
+		}
+		if c.alive(4, "Run /", time.Minute) {
+			t.Error("taken for alive behind the last line")
+		}
+		// One line more came 50 s later, and then none.
+		if d := time.Since(begun); d != 310*time.Second {
+			t.Errorf("found out after %v, want 310 s", d)
+		}
+	})
 }
 
 func TestConsoleWaitsForALine(t *testing.T) {

@@ -350,10 +350,10 @@ func (c *cutting) check(on time.Time) error {
 
 // again starts the device and waits until it records.
 func (c *cutting) again() error {
+	from := c.dev.Console().here()
 	if err := c.dev.PowerOn(); err != nil {
 		c.t.Fatal(err)
 	}
-	from := c.dev.Console().here()
 	err := try(60*time.Second, func() error { return c.dev.recording(0, 2*cutCameras) })
 	if err != nil {
 		err = fmt.Errorf("it does not record again: %w", err)

@@ -35,6 +35,7 @@ type machine struct {
 	disk  nbd.Config
 	media int64  // bytes of a second disk, for recordings; 0: there is none
 	clock string // that the machine starts with, as -rtc base= has it; empty: the right one
+	stuck int    // so many starts do not get to their kernel
 	tap   bool   // this process gets a plug in the device's network, vm.wire; there is nothing else in it
 }
 
@@ -58,6 +59,8 @@ type vm struct {
 	queue   *queue
 	on      time.Time
 	starts  int
+	stalls  int
+	silence time.Duration // of a kernel that has not got to process 1 and will not
 }
 
 // newVM puts a machine on the bench, without power. When the test fails, it
@@ -67,7 +70,7 @@ func newVM(t *testing.T, m machine) *vm {
 	if m.size == 0 {
 		m.size = diskSize
 	}
-	v := &vm{machine: m, t: t, dir: t.TempDir(), console: newConsole(), forward: map[int]string{}}
+	v := &vm{machine: m, t: t, dir: t.TempDir(), console: newConsole(), forward: map[int]string{}, silence: time.Minute}
 	path := filepath.Join(v.dir, "medium")
 	if err := copySparse(path, m.image, 0, -1); err != nil {
 		t.Fatal(err)
@@ -135,7 +138,32 @@ func (v *vm) Here() string            { return "10.0.2.2" } // the host, in QEMU
 
 func (v *vm) Busy(d time.Duration) time.Duration { return v.queue.waited(d) }
 
-func (v *vm) PowerOn() (err error) {
+// PowerOn starts the machine and sees its kernel run process 1. Now and then a
+// start gets stuck before, in the emulator: where the kernel brings its
+// processors into step, before anything of the device's runs. Nothing has been
+// written then, and another start tells of the device. That is noted, and is no
+// chance when it is more than one start in a hundred.
+func (v *vm) PowerOn() error {
+	for {
+		from := v.console.here()
+		if err := v.start(); err != nil {
+			return err
+		}
+		if v.console.alive(from, "Run /", v.silence) {
+			return nil
+		}
+		v.stalls++
+		note(v.t, v.lane.name, "start", "stuck in the emulator", "number %d", v.starts)
+		if v.stalls > 1+v.starts/100 {
+			return fmt.Errorf("no kernel has run process 1 in %d of %d starts: the console is silent for %v behind %s", v.stalls, v.starts, v.silence, v.console.tail(1))
+		}
+		if _, err := v.PowerCut(nbd.Cut{Kept: 1}); err != nil {
+			return err
+		}
+	}
+}
+
+func (v *vm) start() (err error) {
 	if v.cmd != nil {
 		panic("hil: power on twice")
 	}
@@ -220,6 +248,9 @@ func (v *vm) arguments(socket string) ([]string, error) {
 		"-drive", "file=nbd+unix:///?socket=" + socket + ",format=raw,if=none,id=d0,cache=writeback,discard=unmap,werror=report",
 		"-device", "virtio-blk-pci,drive=d0",
 		"-device", "i6300esb", "-action", "watchdog=reset",
+	}
+	if v.starts <= v.stuck {
+		args = append(args, "-S")
 	}
 	if v.second != nil {
 		args = append(args, v.second.arguments()...)
