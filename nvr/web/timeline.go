@@ -44,7 +44,7 @@ type laneJSON struct {
 type laneSpanJSON struct {
 	Start    media.Time     `json:"startTime90k"`
 	End      media.Time     `json:"endTime90k"`
-	Recorded media.Duration `json:"recorded90k"` // what overlaps counts twice
+	Recorded media.Duration `json:"recorded90k"`       // what overlaps counts twice
 	Growing  bool           `json:"growing,omitempty"` // up to its end, at this moment
 }
 
