@@ -10,8 +10,11 @@ import (
 // TLS is what there is to say of the listener for it. Its certificates are
 // package certificate's.
 type TLS struct {
-	CA    func() []byte // the certificate of the recorder's own authority, PEM; nil: it has none
-	Fault func() string // what is wrong with the certificate; "": nothing
+	// CA returns the certificate of the recorder's own authority, PEM, or nil when
+	// it has none; Fault what is wrong with the certificate shown, or "". Both
+	// must be set.
+	CA    func() []byte
+	Fault func() string
 
 	// Own: the certificate is one that the owner of the recorder keeps, which
 	// browsers take without more ado.

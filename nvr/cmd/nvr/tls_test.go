@@ -16,25 +16,6 @@ import (
 	"time"
 )
 
-// says waits for the next line of standard output that begins with prefix.
-func (p *nvr) says(prefix string) (rest string) {
-	p.t.Helper()
-	limit := time.After(2 * time.Minute)
-	for {
-		select {
-		case l, ok := <-p.line:
-			if !ok {
-				p.t.Fatalf("it ended: %s", p.logged())
-			}
-			if rest, ok := strings.CutPrefix(l, prefix); ok {
-				return rest
-			}
-		case <-limit:
-			p.t.Fatalf("it does not say %q: %s", prefix, p.logged())
-		}
-	}
-}
-
 // browser trusts an authority alone, and follows nothing.
 func browser(caPEM []byte) *http.Client {
 	pool := x509.NewCertPool()
