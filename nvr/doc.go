@@ -11,7 +11,7 @@
 //	cmd/nvr ─► web ─► mp4 ─► media            record ─► camera ─► media
 //	             ├─► access ─► db                └────► store
 //	             ├─► webui          store ─► db, mp4, media, internal/sampledir
-//	             └─► store
+//	             └─► store          cmd/nvr ─► certificate
 //
 // What stands where:
 //
@@ -28,6 +28,7 @@
 //	db/                   the SQLite file, and the only SQL
 //	db/dbtest/            faults of the disk under SQLite, for tests
 //	access/               users, sessions, tokens, and who may do what
+//	certificate/          what is shown over TLS: of an authority of its own, or the owner's
 //	web/                  HTTP: translates, decides nothing
 //
 // A package stands here when one sentence without "and then" says what it is

@@ -98,6 +98,7 @@ func TestImportsGoOneWay(t *testing.T) {
 		{dir: "nvr/record", may: []string{"nvr/camera", "nvr/store", "nvr/media"}, tests: []string{cameratest, "nvr/record/recordtest", "nvr/mp4"},
 			why: "record joins camera and store, the only package that knows both, and goes around neither"},
 		{dir: "nvr/access", may: []string{"nvr/db", "nvr/media"}, why: "who may do what is decided without knowing how it is done"},
+		{dir: "nvr/certificate", why: "what is shown over TLS knows names and files, and nothing of what is served"},
 		{dir: "nvr/web", may: []string{"nvr/access", "nvr/design", "nvr/store", "nvr/mp4", "nvr/media", "webui"}, tests: []string{"nvr/record", "nvr/camera", cameratest, mp4test},
 			why: "web translates and decides nothing: it asks store and access, and reaches around neither"},
 		{dir: "nvr/cmd/nvr", may: []string{"nvr/...", "webui"}, why: "nvr and appliance meet on sockets only"},

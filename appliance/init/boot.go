@@ -31,7 +31,6 @@ const (
 	runDir     = "/run/holdfast"
 	bootFile   = "/run/holdfast/boot.json"
 	notifyPath = "/run/holdfast/notify"
-	webAddress = ":80"
 )
 
 // Leases of the watchdog. Each part of the start has its own; the supervisor
@@ -59,7 +58,7 @@ type machine struct {
 	rests     bool   // starts that ended without a word: the recorder waits a little
 	ready     bool   // the recorder was, in this start
 	info      bootInfo
-	listening *os.File // :80
+	listening []*os.File // those of webSockets
 	crash     chan crash
 	output    tail
 
@@ -395,13 +394,17 @@ func (m *machine) open() <-chan watchdog.Notice {
 	if err != nil {
 		m.giveUp(err.Error())
 	}
-	l, err := net.Listen("tcp", webAddress)
-	if err == nil {
-		m.listening, err = l.(*net.TCPListener).File()
-		l.Close()
-	}
-	if err != nil {
-		m.giveUp("listen on " + webAddress + ": " + err.Error())
+	for _, s := range webSockets {
+		l, err := net.Listen("tcp", s.address)
+		var file *os.File
+		if err == nil {
+			file, err = l.(*net.TCPListener).File()
+			l.Close()
+		}
+		if err != nil {
+			m.giveUp("listen on " + s.address + ": " + err.Error())
+		}
+		m.listening = append(m.listening, file)
 	}
 	return notices
 }

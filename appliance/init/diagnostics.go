@@ -20,10 +20,11 @@ const checkTime = 10 * time.Second
 // diagnose serves the diagnostics in the recorder's place, and pets, until
 // over says so or ctx is done.
 func (m *machine) diagnose(ctx context.Context, fault string, over func() bool) {
-	l, err := net.FileListener(m.listening)
+	l, err := net.FileListener(m.listening[0])
 	if err != nil {
 		m.console.say("diagnostics: %v", err)
 	} else {
+		defer hangUp(m.listening[1:])()
 		// What is served may outlast the fault: a copy, made now.
 		permFault, info := m.permFault, m.info
 		page := diagnostics{Fault: fault, Info: &info}
@@ -57,6 +58,33 @@ func (m *machine) diagnose(ctx context.Context, fault string, over func() bool) 
 			if over() {
 				return
 			}
+		}
+	}
+}
+
+// hangUp has who comes to other sockets told at once that nobody is there: what
+// they want is the recorder's alone. The function it returns ends that.
+func hangUp(sockets []*os.File) (end func()) {
+	var open []net.Listener
+	for _, s := range sockets {
+		l, err := net.FileListener(s)
+		if err != nil {
+			continue
+		}
+		open = append(open, l)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+	}
+	return func() {
+		for _, l := range open {
+			l.Close()
 		}
 	}
 }

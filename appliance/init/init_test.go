@@ -54,7 +54,7 @@ func recorder(mode string) int {
 	}
 	switch mode {
 	case "serve":
-		if os.Getenv("LISTEN_FDS") != "1" || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		if os.Getenv("LISTEN_FDS") != "2" || os.Getenv("LISTEN_FDNAMES") != "http:https" || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 			fmt.Println("no socket for", os.Getpid(), os.Environ())
 			return 1
 		}
@@ -150,7 +150,7 @@ func newTheatre(t *testing.T, limits watchdog.Limits, modes ...string) *theatre 
 		Start: func() (watchdog.Process, error) {
 			mode := modes[min(starts, len(modes)-1)]
 			starts++
-			cmd := recorderCommand([]string{self, "recorder", mode}, file, &th.output)
+			cmd := recorderCommand([]string{self, "recorder", mode}, []*os.File{file, file}, &th.output)
 			cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path)
 			return startProcess(cmd)
 		},
@@ -172,6 +172,50 @@ func (th *theatre) wait(kind watchdog.Kind) watchdog.Event {
 			th.Fatalf("no event %d in 30 s; output:\n%s", kind, th.output.take())
 		}
 	}
+}
+
+// Fails when a browser waits for TLS where there is no recorder, or the socket is
+// lost to the recorder that comes later.
+func TestDiagnosticsHangUpOnTLS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	address := l.Addr().String()
+	l.Close()
+	end := hangUp([]*os.File{file})
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		return c
+	}
+	c := dial()
+	defer c.Close()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	end()
+	later := dial()
+	defer later.Close()
+	recorder, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer recorder.Close()
+	got, err := recorder.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
 }
 
 func TestRecorderGetsItsSocketsAndNoRights(t *testing.T) {

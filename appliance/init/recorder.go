@@ -32,9 +32,16 @@ func recorderArgs(extra string) ([]string, error) {
 	return argv, err
 }
 
-// recorderCommand is the recorder as a process: it gets the socket to serve on
+// webSockets are what the recorder serves on, by the names that it knows them by.
+var webSockets = [...]struct{ name, address string }{{"http", ":80"}, {"https", ":443"}}
+
+// recorderCommand is the recorder as a process: it gets the sockets to serve on
 // and the socket to report to, as from systemd, and a process group of its own.
-func recorderCommand(argv []string, listening *os.File, output io.Writer) *exec.Cmd {
+func recorderCommand(argv []string, listening []*os.File, output io.Writer) *exec.Cmd {
+	var names []string
+	for _, s := range webSockets {
+		names = append(names, s.name)
+	}
 	return &exec.Cmd{
 		Path: "/proc/self/exe",
 		Args: append([]string{"init", launchCommand}, argv...),
@@ -49,10 +56,11 @@ func recorderCommand(argv []string, listening *os.File, output io.Writer) *exec.
 			// No WATCHDOG_PID: go-systemd takes a number that is not its own
 			// for a watchdog that is off.
 			fmt.Sprintf("WATCHDOG_USEC=%d", silence.Microseconds()),
-			"LISTEN_FDS=1",
+			fmt.Sprintf("LISTEN_FDS=%d", len(listening)),
+			"LISTEN_FDNAMES=" + strings.Join(names, ":"),
 			"LISTEN_PID=", // set by launch
 		},
-		ExtraFiles:  []*os.File{listening},
+		ExtraFiles:  listening,
 		Stdout:      output,
 		Stderr:      output,
 		WaitDelay:   2 * time.Second, // for output that somebody else holds open

@@ -4,7 +4,8 @@
 //
 //	name, password ─► Login ──► secret ─► cookie  ─┐
 //	code ───────────► Claim ──► secret ─► cookie  ─┼─► Session, Token ─► Subject ─► May(action, camera)
-//	                  AddToken ► secret ─► program ─┘
+//	                  AddToken ► secret ─► program ─┤
+//	                  Ticket ──► secret ─► once ────┘
 //
 // All users and sessions are in memory, so that a request costs no query; the
 // database has them first. Of a secret only its SHA-256 is kept, of a password
@@ -203,6 +204,7 @@ type Access struct {
 	addresses limiter // tries to sign in, by address
 	accounts  limiter // the same, by name
 	claim     *claim  // nil: there is none in this process
+	tickets   tickets
 
 	unset atomic.Bool // the clock was not set yet, when we last looked
 
@@ -213,13 +215,15 @@ type Access struct {
 	sessions map[[32]byte]*session
 }
 
-// Open reads the users.
+// Open reads the users. Damage of their tables is told to Failed and keeps
+// nothing from going on: who cannot be read cannot sign in.
 func Open(ctx context.Context, cfg Config) (*Access, error) {
 	a := &Access{
 		cfg: cfg, db: cfg.DB, log: cfg.Log, now: cfg.Now,
 		hashing:   newHasher(),
 		addresses: newLimiter(addressEvery, addressBurst),
 		accounts:  newLimiter(accountEvery, accountBurst),
+		tickets:   tickets{open: make(map[[32]byte]ticket)},
 		users:     make(map[int32]*db.User),
 		sessions:  make(map[[32]byte]*session),
 	}
@@ -231,16 +235,25 @@ func Open(ctx context.Context, cfg Config) (*Access, error) {
 	}
 	a.unset.Store(cfg.ClockGood != nil && !cfg.ClockGood())
 	users, sessions, err := a.db.Access(ctx)
-	if err != nil {
+	damaged := db.Damaged(err)
+	if err != nil && !damaged {
 		return nil, err
+	}
+	if damaged {
+		a.log.Error("users or sessions are damaged: some cannot sign in, and nobody can claim", "err", err)
+		if cfg.Failed != nil {
+			cfg.Failed(err)
+		}
 	}
 	for i := range users {
 		a.users[users[i].ID] = &users[i]
 	}
 	for i := range sessions {
-		a.keep(sessions[i])
+		if a.users[sessions[i].UserID] != nil {
+			a.keep(sessions[i])
+		}
 	}
-	a.openClaim()
+	a.openClaim(damaged)
 	return a, nil
 }
 

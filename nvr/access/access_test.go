@@ -3,11 +3,13 @@ package access
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -111,6 +113,54 @@ func (h *house) gone(secret string) {
 	h.Helper()
 	if s, ok := h.Session(secret, home); ok {
 		h.Errorf("the session still lets %s in", s.Name)
+	}
+}
+
+// damage makes each page of the database unreadable that holds some bytes, and
+// opens it again.
+func (h *house) damage(bytesOf []byte) {
+	h.Helper()
+	h.Access.Close()
+	h.must(h.db.Close())
+	h.must(os.Remove(h.path + "-wal")) // has the pages still
+	file, err := os.ReadFile(h.path)
+	h.must(err)
+	pages := 0
+	for page := range slices.Chunk(file, 4096) {
+		if bytes.Contains(page, bytesOf) {
+			copy(page, bytes.Repeat([]byte{0xff}, len(page)))
+			pages++
+		}
+	}
+	if pages == 0 {
+		h.Fatalf("no page has %q", bytesOf)
+	}
+	h.must(os.WriteFile(h.path, file, 0o600))
+	h.Access = nil
+	h.open()
+}
+
+// Fails when damaged users or sessions keep the recorder from starting, or have
+// somebody else claim it.
+func TestDamagedUsersKeepNothingFromGoingOn(t *testing.T) {
+	var failed []error
+	h := unclaimed(t)
+	h.cfg.Failed = func(err error) { failed = append(failed, err) }
+	code, _ := h.ClaimCode()
+	secret, err := h.Claim(t.Context(), code, "the owner of it all", rootPassword, home)
+	h.must(err)
+	hash := sha256.Sum256([]byte(secret))
+	h.damage(hash[:])
+	h.gone(secret)
+	if !h.HasUsers() || len(failed) != 1 || !db.Damaged(failed[0]) {
+		t.Errorf("users %t, told of %v", h.HasUsers(), failed)
+	}
+	h.damage([]byte("the owner of it all"))
+	if code, _ := h.ClaimCode(); h.HasUsers() || h.Unclaimed() || code != "" || len(failed) != 2 {
+		t.Errorf("users %t, to be claimed %t with %q, told of %v", h.HasUsers(), h.Unclaimed(), code, failed)
+	}
+	if s, ok := h.Session(secret, home); ok || h.Nobody().May(LookAround, 0) {
+		t.Errorf("%+v may something", s)
 	}
 }
 

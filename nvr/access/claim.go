@@ -61,14 +61,15 @@ func plain(code string) string {
 
 // openClaim makes the code when the recorder is to be claimed. A file of an
 // earlier start goes in any case. A disk that takes or gives no file is no reason
-// not to record: the code is on the console, too.
-func (a *Access) openClaim() {
+// not to record: the code is on the console, too. Where users may be there that
+// cannot be read, there is nothing to claim.
+func (a *Access) openClaim(damaged bool) {
 	if a.cfg.ClaimFile != "" {
 		if err := os.Remove(a.cfg.ClaimFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 			a.log.Warn("the file of an old claim code stays", "path", a.cfg.ClaimFile, "cause", err)
 		}
 	}
-	if !a.cfg.Claim || a.cfg.Everybody != 0 || a.administrators() > 0 {
+	if damaged || !a.cfg.Claim || a.cfg.Everybody != 0 || a.administrators() > 0 {
 		return
 	}
 	c := &claim{opened: time.Now(), code: newCode()}

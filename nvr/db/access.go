@@ -50,13 +50,15 @@ type SessionUse struct {
 	Count   int64
 }
 
-// Access returns all users and sessions, by id.
+// Access returns all users and sessions, by id. With an error that is Damaged come
+// those that could be read.
 func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err error) {
 	t, err := d.reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, nil, fmt.Errorf("read users: %w", d.readError(err))
 	}
 	defer t.Rollback()
+	var damage error
 	for _, q := range []struct {
 		sql string
 		row func(scan func(...any) error) error
@@ -76,6 +78,9 @@ func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err 
 					return err
 				}
 				i := slices.IndexFunc(users, func(u User) bool { return u.ID == user })
+				if i < 0 && damage != nil {
+					return nil
+				}
 				if i < 0 {
 					return fmt.Errorf("rights of user %d: %w", user, ErrNotFound)
 				}
@@ -94,11 +99,16 @@ func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err 
 				return err
 			}},
 	} {
-		if err := query(ctx, t, q.sql, nil, q.row); err != nil {
+		err := query(ctx, t, q.sql, nil, q.row)
+		switch {
+		case err == nil:
+		case !Damaged(err):
 			return nil, nil, fmt.Errorf("read users: %w", d.readError(err))
+		case damage == nil:
+			damage = fmt.Errorf("read users: %w", err)
 		}
 	}
-	return users, sessions, nil
+	return users, sessions, damage
 }
 
 // AccessChange is a change of who may sign in. Its parts are applied in the
@@ -128,15 +138,10 @@ func (d *DB) ApplyAccess(ctx context.Context, c *AccessChange) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	var done AccessChange
-	err := d.withUses(func(uses map[int32]SessionUse) error {
-		return d.transact(ctx, func(t *tx) error {
-			done = *c
-			done.Users, done.Sessions = slices.Clone(c.Users), slices.Clone(c.Sessions)
-			if err := t.applyAccess(&done); err != nil {
-				return err
-			}
-			return t.noteUses(uses)
-		})
+	err := d.transactWithUses(ctx, func(t *tx) error {
+		done = *c
+		done.Users, done.Sessions = slices.Clone(c.Users), slices.Clone(c.Sessions)
+		return t.applyAccess(&done)
 	})
 	if err != nil {
 		return fmt.Errorf("change users: %w", err)
@@ -234,14 +239,32 @@ func (d *DB) NoteUse(session int32, u SessionUse) {
 	d.uses[session] = u
 }
 
-// withUses calls f, which runs a transaction, with what NoteUse was told, and
-// keeps that for the next one when f fails.
-func (d *DB) withUses(f func(map[int32]SessionUse) error) error {
+// transactWithUses runs f in a transaction that writes what NoteUse was told,
+// too, and keeps that for the next one when it fails. No use is worth what it
+// rides on: when their table is damaged they are let go and f runs again in a
+// transaction without them, since SQLite commits none that has seen damage.
+func (d *DB) transactWithUses(ctx context.Context, f func(*tx) error) error {
 	d.mu.Lock()
 	uses := d.uses
 	d.uses = nil
 	d.mu.Unlock()
-	err := f(uses)
+	var damage error
+	err := d.transact(ctx, func(t *tx) error {
+		if err := f(t); err != nil {
+			return err
+		}
+		err := t.noteUses(uses)
+		if Damaged(err) {
+			damage = err
+		}
+		return err
+	})
+	if damage != nil {
+		d.usesDamaged.Do(func() {
+			d.log.Error("the table of sessions is damaged: last uses are not kept", "err", damage)
+		})
+		return d.transact(ctx, f)
+	}
 	if err == nil || len(uses) == 0 {
 		return err
 	}
@@ -255,7 +278,7 @@ func (d *DB) withUses(f func(map[int32]SessionUse) error) error {
 }
 
 // noteUses writes uses. One of a session that is gone is let go; so is one that
-// the schema does not take, since no use is worth the flush that it rides on.
+// the schema does not take.
 func (t *tx) noteUses(uses map[int32]SessionUse) error {
 	for id, u := range uses {
 		err := t.exec(t.d.w.noteUse, u.Time, u.Address, u.Agent, u.Count, id)

@@ -1,7 +1,9 @@
 package db
 
 import (
+	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -150,6 +152,31 @@ func TestBadUseOfASessionFailsNoFlush(t *testing.T) {
 	h.add(h.main, 1, 2)
 	if _, sessions := h.access(); sessions[0].Uses != good {
 		t.Errorf("the next: %+v", sessions[0])
+	}
+}
+
+// Fails when damage of the sessions keeps recordings from being committed.
+func TestDamagedSessionsFailNoFlush(t *testing.T) {
+	h := newHouse(t)
+	h.changeUsers(AccessChange{Users: []User{anna}, Sessions: []Session{{SecretHash: [32]byte{1}}}})
+	var page int64
+	h.must(h.reader.QueryRow(`SELECT rootpage FROM sqlite_schema WHERE name = 'user_session'`).Scan(&page))
+	h.must(h.Close())
+	h.must(os.Remove(h.path + "-wal")) // has the pages still
+	f, err := os.OpenFile(h.path, os.O_WRONLY, 0)
+	h.must(err)
+	_, err = f.WriteAt(bytes.Repeat([]byte{0xff}, 4096), (page-1)*4096)
+	h.must(errors.Join(err, f.Close()))
+	h.reopen()
+	if users, sessions, err := h.Access(t.Context()); !Damaged(err) || len(users) != 1 || len(sessions) != 0 {
+		t.Fatalf("%d users, %d sessions, %v", len(users), len(sessions), err)
+	}
+	for no := range int32(2) {
+		h.NoteUse(1, SessionUse{10, "192.0.2.1", "a", 1})
+		h.add(h.main, no, no+1)
+	}
+	if got := h.numbers(h.main); len(got) != 2 {
+		t.Errorf("committed are %d", got)
 	}
 }
 

@@ -131,6 +131,8 @@ type DB struct {
 	mu    sync.RWMutex // guards known and uses; taken inside writing
 	known known
 	uses  map[int32]SessionUse // not written yet, by session
+
+	usesDamaged sync.Once // that they cannot be written was logged
 }
 
 // Open opens the database, creates it when there is none, and upgrades it when

@@ -132,15 +132,7 @@ func (d *DB) Flush(ctx context.Context, b *Batch) error {
 	if err := d.checkBatch(b); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
-	err := d.withUses(func(uses map[int32]SessionUse) error {
-		return d.transact(ctx, func(t *tx) error {
-			if err := t.flush(b); err != nil {
-				return err
-			}
-			return t.noteUses(uses)
-		})
-	})
-	if err != nil {
+	if err := d.transactWithUses(ctx, func(t *tx) error { return t.flush(b) }); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
 

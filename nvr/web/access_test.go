@@ -1,10 +1,12 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +23,24 @@ import (
 	"holdfast/nvr/access"
 	"holdfast/nvr/store"
 )
+
+// safeBuffer is a log that is read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
 
 // guarded is a recorder with users and the cameras A and B.
 type guarded struct {
@@ -112,6 +132,7 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 		"GET /healthz":          both("/healthz", "", all200),
 		"GET /metrics":          both("/metrics", "", all200),
 		"GET /api/openapi.yaml": both("/api/openapi.yaml", "", [4]int{401, 200, 200, 200}),
+		"GET /ca.pem":           both("/ca.pem", "", [4]int{404, 404, 404, 404}),
 		"GET /api/{$}": append(both("/api/", "", [4]int{401, 200, 200, 200}),
 			both("/api/?cameraConfigs=true", "", [4]int{401, 403, 403, 200})...),
 		"POST /api/cameras/{$}": both("/api/cameras/", `{}`, [4]int{401, 403, 403, 400}),
@@ -136,6 +157,9 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 			{"/api/cameras/UUID/main/view.m4s.txt?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
 		"GET /api/cameras/{uuid}/{stream}/live.m4s": { // without an upgrade; TestLiveVideoAsksWhoMay has the rest
 			{"/api/cameras/UUID/main/live.m4s", "", [4]int{426, 426, 426, 426}, [4]int{426, 426, 426, 426}}},
+		"POST /api/cameras/{uuid}/{stream}/live-ticket": {
+			{"/api/cameras/UUID/main/live-ticket", "{}", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}},
+		},
 		"GET /api/init/{file}": both("/api/init/1.mp4", "", [4]int{401, 200, 200, 200}),
 		"GET /api/request":     both("/api/request", "", [4]int{401, 200, 200, 200}),
 		"POST /api/login":      {{"/api/login", `{"username":"x","password":"y"}`, [4]int{401, 401, 401, 401}, unlimited}},
@@ -169,14 +193,7 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 		},
 	}
 	g := newGuarded(t, nil)
-	for _, uuid := range g.uuids {
-		c, _ := g.store.Camera(uuid)
-		run := c.Stream("main").Begin(nil)
-		defer run.End("test over")
-		if err := (&feed{run: run, size: 100, entry: videoEntry(640, 360), began: time.Now()}).fill(50); err != nil {
-			t.Fatal(err)
-		}
-	}
+	g.record()
 	whos := []string{"", "A", "B", "admin"}
 	for _, route := range routes {
 		name := route.method + " " + route.pattern
@@ -260,7 +277,7 @@ func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
 func TestUnclaimedRecorderAnswersOnlyTheClaim(t *testing.T) {
 	g := unclaimedRecorder(t, nil)
 	answers := map[string]int{
-		"GET /healthz": 200, "GET /api/claim": 200, "POST /api/claim": 403, "GET /claim": 200, "POST /claim": 403,
+		"GET /healthz": 200, "GET /ca.pem": 404, "GET /api/claim": 200, "POST /api/claim": 403, "GET /claim": 200, "POST /claim": 403,
 		"GET /login": 303, "POST /login": 401, "POST /logout": 303, "POST /api/login": 401, "POST /api/logout": 204,
 	}
 	paths := strings.NewReplacer("{$}", "", "{uuid}", g.uuid, "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1")
@@ -444,7 +461,7 @@ func TestTokens(t *testing.T) {
 }
 
 // watch opens live video and returns the first message, and then the last.
-func (g *guarded) watch(who, camera string, meanwhile func()) (first, last string) {
+func (g *guarded) watch(who, camera, query string, meanwhile func()) (first, last string) {
 	g.Helper()
 	ctx, cancel := context.WithTimeout(g.Context(), time.Minute)
 	defer cancel()
@@ -452,7 +469,7 @@ func (g *guarded) watch(who, camera string, meanwhile func()) (first, last strin
 	if g.who[who] != "" {
 		h.Set("Cookie", g.who[who])
 	}
-	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.server.URL, "http")+"/api/cameras/"+g.uuids[camera]+"/main/live.m4s",
+	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.server.URL, "http")+"/api/cameras/"+g.uuids[camera]+"/main/live.m4s"+query,
 		&websocket.DialOptions{HTTPHeader: h})
 	if err != nil {
 		g.Fatal(err)
@@ -479,21 +496,89 @@ func (g *guarded) watch(who, camera string, meanwhile func()) (first, last strin
 	}
 }
 
-func TestLiveVideoAsksWhoMay(t *testing.T) {
-	g := newGuarded(t, nil)
+// record has both cameras send pictures.
+func (g *guarded) record() {
+	g.Helper()
 	for _, uuid := range g.uuids {
 		c, _ := g.store.Camera(uuid)
 		run := c.Stream("main").Begin(nil)
-		defer run.End("test over")
+		g.Cleanup(func() { run.End("test over") })
 		if err := (&feed{run: run, size: 100, entry: videoEntry(640, 360), began: time.Now()}).fill(50); err != nil {
-			t.Fatal(err)
+			g.Fatal(err)
 		}
 	}
+}
+
+// ticket returns the query that a ticket for live video of a camera is.
+func (g *guarded) ticket(who, camera string) string {
+	g.Helper()
+	a := g.send(who, "POST", "/api/cameras/"+g.uuids[camera]+"/main/live-ticket", "{}")
+	var made ticketJSON
+	if err := json.Unmarshal(a.body, &made); err != nil || a.status != 200 || len(made.Ticket) != 43 || made.Seconds != 30 || a.header.Get("Cache-Control") != "no-store" {
+		g.Fatalf("ticket: %d %s", a.status, a.body)
+	}
+	return "?ticket=" + made.Ticket
+}
+
+// A ticket lets in who sends no cookie: once, to live video of its camera, for
+// as long as the session.
+func TestTicketStandsForTheCookie(t *testing.T) {
+	var log safeBuffer
+	g := newGuarded(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	g.record()
+	ticket := g.ticket("A", "A")
+	if first, _ := g.watch("", "A", ticket, nil); first != "picture" {
+		t.Errorf("it does not let in: %s", first)
+	}
+	const refused = `"status":401`
+	if first, _ := g.watch("", "A", ticket, nil); !strings.Contains(first, refused) {
+		t.Errorf("a second time: %s", first)
+	}
+	other := g.ticket("admin", "A")
+	if first, _ := g.watch("", "B", other, nil); !strings.Contains(first, refused) {
+		t.Errorf("for another camera: %s", first)
+	}
+	if a := g.send("A", "POST", "/api/cameras/"+g.uuids["A"]+"/ext/live-ticket", "{}"); a.status != 404 {
+		t.Errorf("of no stream: %d %s", a.status, a.body)
+	}
+	unused := g.ticket("A", "A")
+	for _, path := range []string{"/api/" + unused, "/api/cameras/" + g.uuids["A"] + "/main/recordings" + unused, "/api/cameras/" + g.uuids["A"] + "/main/view.mp4" + unused + "&s=0"} {
+		if a := g.send("", "GET", path, ""); a.status != 401 {
+			t.Errorf("%s: %d", path, a.status)
+		}
+		if a := g.send("A", "GET", path, ""); a.status != 400 || strings.Contains(string(a.body), strings.TrimPrefix(unused, "?ticket=")) {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	last := g.ticket("A", "A")
+	first, end := g.watch("", "A", unused, func() {
+		if a := g.send("admin", "DELETE", fmt.Sprintf("/api/users/%d/sessions", g.ids["A"]), ""); a.status != 204 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	})
+	if first != "picture" || !strings.Contains(end, "the session has ended") {
+		t.Errorf("first %.50s, last %.80s", first, end)
+	}
+	if first, _ := g.watch("", "A", last, nil); !strings.Contains(first, refused) {
+		t.Errorf("of a session that ended: %s", first)
+	}
+	for _, tried := range []string{ticket, other, unused, last} {
+		if strings.Contains(log.String(), strings.TrimPrefix(tried, "?ticket=")) {
+			t.Errorf("the log tells a ticket:\n%s", log.String())
+		}
+	}
+}
+
+func TestLiveVideoAsksWhoMay(t *testing.T) {
+	g := newGuarded(t, nil)
+	g.record()
 	for _, c := range []struct{ who, camera, want string }{
 		{"", "A", "open /login"}, {"", "B", "open /login"}, {"A", "A", "picture"}, {"A", "B", "there is no camera"},
 		{"B", "A", "there is no camera"}, {"B", "B", "picture"}, {"admin", "A", "picture"}, {"admin", "B", "picture"},
 	} {
-		if first, _ := g.watch(c.who, c.camera, nil); !strings.Contains(first, c.want) {
+		if first, _ := g.watch(c.who, c.camera, "", nil); !strings.Contains(first, c.want) {
 			t.Errorf("%q watches %s: %s", c.who, c.camera, first)
 		}
 	}
@@ -510,7 +595,7 @@ func TestLiveVideoAsksWhoMay(t *testing.T) {
 		if end.path == "/api/users/%d" && end.body == "" {
 			g.who["B"] = g.cookie(g.send("", "POST", "/api/login", `{"username":"of B","password":"password of B"}`))
 		}
-		first, last := g.watch(who, who, func() {
+		first, last := g.watch(who, who, "", func() {
 			if a := g.send("admin", end.method, fmt.Sprintf(end.path, g.ids[who]), end.body); a.status != 204 {
 				t.Errorf("%+v: %d %s", end, a.status, a.body)
 			}
@@ -524,7 +609,7 @@ func TestLiveVideoAsksWhoMay(t *testing.T) {
 func TestHostsThatAreOurs(t *testing.T) {
 	g := newGuarded(t, func(c *Config) { c.Hosts = []string{"nvr.example.org"} })
 	h := g.server.Config.Handler
-	s := &server{Config: Config{Hosts: []string{"nvr.example.org"}}, hostName: "holdfast"}
+	s := &server{names: names("holdfast", []string{"nvr.example.org"})}
 	for host, want := range map[string]bool{
 		"": true, "localhost": true, "localhost:8080": true, "LOCALHOST": true, "192.0.2.1": true, "192.0.2.1:80": true, "[::1]:8080": true, "[::1]": true,
 		"[fe80::1%25eth0]:80": true, "holdfast": true, "Holdfast.local.": true, "holdfast.lan:80": true, "nvr.example.org": true, "NVR.example.org:443": true,
@@ -543,9 +628,9 @@ func TestHostsThatAreOurs(t *testing.T) {
 		{"nvr.example.org", "nvr.example.org:80", true}, {"nvr.example.org", "NVR.example.org.", true}, {"nvr.example.org", "nvr", true},
 		{"nvr.example.org", "nvr.local", true}, {"nvr.example.org", "nvr.evil.com", false}, {"nvr.example.org", "example.org", false},
 		{"Holdfast.local", "holdfast.local", true}, {"Holdfast.local", "holdfast", true}, {"Holdfast.local", "holdfast.fritz.box", true},
-		{"", "evil.com", false}, {"", "evil", false}, {"", "192.0.2.1", true},
+		{"", "evil.com", false}, {"", "evil", false}, {"", ".local", false}, {"", "192.0.2.1", true},
 	} {
-		s := &server{hostName: c.hostName}
+		s := &server{names: names(c.hostName, nil)}
 		if got := s.ours(c.host); got != c.want {
 			t.Errorf("%q is %q: %t", c.host, c.hostName, got)
 		}
@@ -644,6 +729,143 @@ func TestSlowBodyOfAnEndedSessionChangesNothing(t *testing.T) {
 	}
 	if n := len(g.store.Cameras()); n != 2 {
 		t.Errorf("%d cameras", n)
+	}
+}
+
+// sampleRequest asks for a route as an administrator would, as far as it can
+// without changing who there is.
+func (g *guarded) sampleRequest(row route) *answer {
+	g.Helper()
+	path := strings.NewReplacer("{$}", "", "{uuid}", g.uuids["A"], "{stream}", "main", "{file}", "1.mp4",
+		"{user}", fmt.Sprint(g.ids["A"]), "{session}", "999").Replace(row.pattern)
+	switch {
+	case strings.Contains(path, "/view."):
+		path += "?s=0"
+	case row.method == "GET" && path == "/api/":
+		path += "?cameraConfigs=true"
+	case row.method == "DELETE":
+		path += "?x=1"
+	}
+	if row.method == "POST" && !strings.HasPrefix(path, "/api/") {
+		return g.send("", row.method, path, "username=x", "Content-Type", "application/x-www-form-urlencoded")
+	}
+	body := ""
+	if row.method != "GET" && row.method != "DELETE" {
+		body = "{}"
+	}
+	return g.send("admin", row.method, path, body)
+}
+
+// No answer is a document that runs, frames or loads something, nor one that a
+// browser takes for another type.
+func TestEveryAnswerHasAStrictPolicy(t *testing.T) {
+	g := newGuarded(t, nil)
+	g.record()
+	for _, row := range routes {
+		if row.pattern == "/api/logout" {
+			continue // ends the session; it answers as login does
+		}
+		h := g.sampleRequest(row).header
+		policy := h.Get("Content-Security-Policy")
+		if strings.HasPrefix(h.Get("Content-Type"), "video/mp4") && policy == "" {
+			policy = "default-src 'none'; frame-ancestors 'none'" // no document: a browser makes one around it
+		}
+		if !strings.HasPrefix(policy, "default-src 'none';") || !strings.Contains(policy, "frame-ancestors 'none'") || strings.Contains(policy, "unsafe") || strings.Contains(policy, "script") ||
+			h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") == "" || h.Get("Cross-Origin-Resource-Policy") != "same-origin" || h.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s %s: %v", row.method, row.pattern, h)
+		}
+	}
+}
+
+// Rule 7: of all that lets somebody in, the log tells nothing, and an answer only
+// the one that made it.
+func TestSecretsAreToldOnce(t *testing.T) {
+	var log safeBuffer
+	debug := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r := newRecorder(t, "")
+	var err error
+	g := &guarded{recorder: r, uuids: map[string]string{"A": r.uuid}, who: make(map[string]string), ids: map[string]int32{"admin": 1, "A": 1}}
+	g.users, err = access.Open(t.Context(), access.Config{DB: r.store.Database(), Claim: true, Log: debug})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.users.Close()
+	h := held(t, Config{Store: r.store, Access: g.users, Log: debug, UI: http.NotFoundHandler()})
+	r.server.Config.ErrorLog = slog.NewLogLogger(debug.Handler(), slog.LevelDebug)
+	r.server.Config.Handler = h
+	r.server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	g.record()
+
+	code, _ := g.users.ClaimCode()
+	secrets := map[string]string{"code": code, "the same": strings.ReplaceAll(code, "-", ""), "camera's password": "geheim", "password": ownerPassword,
+		"wrong password": "a wrong password", "name that is a password": "hunter2hunter2", "next password": "battery staple", "wrong code": "ABCDE-FGHJK"}
+	var answers []*answer
+	send := func(who, method, path, body string, headers ...string) *answer {
+		a := g.send(who, method, path, body, headers...)
+		answers = append(answers, a)
+		return a
+	}
+	session := func(a *answer) string {
+		_, value, _ := strings.Cut(g.cookie(a), "=")
+		return value
+	}
+	send("", "POST", "/api/claim", fmt.Sprintf(`{"code":%q,"username":"owner","password":%q}`, secrets["wrong code"], ownerPassword))
+	claimed := send("", "POST", "/api/claim", fmt.Sprintf(`{"code":%q,"username":"owner","password":%q}`, code, ownerPassword))
+	secrets["first session"] = session(claimed)
+	send("", "POST", "/api/login", `{"username":"owner","password":"a wrong password"}`)
+	send("", "POST", "/api/login", `{"username":"hunter2hunter2","password":"a wrong password"}`)
+	send("", "POST", "/api/login", `{"username":"owner","password":"a wrong password","x":`)
+	g.who["admin"] = g.cookie(claimed)
+	signed := send("admin", "POST", "/api/login", fmt.Sprintf(`{"username":"owner","password":%q}`, ownerPassword))
+	secrets["session"] = session(signed)
+	g.who["admin"] = g.cookie(signed)
+	var token struct{ Token string }
+	a := g.send("admin", "POST", "/api/users/1/tokens", `{"name":"script","scope":["live"]}`)
+	if err := json.Unmarshal(a.body, &token); err != nil || token.Token == "" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	secrets["token"] = token.Token
+	secrets["ticket"] = strings.TrimPrefix(g.ticket("admin", "A"), "?ticket=")
+	g.watch("", "A", "?ticket="+secrets["ticket"], nil)
+	g.watch("", "A", "?ticket="+secrets["ticket"]+"&x=1", nil)
+	send("", "GET", "/api/", "", "Authorization", "Bearer "+token.Token)
+	send("", "GET", "/api/", "", "Authorization", "Bearer x"+token.Token)
+	send("", "GET", "/api/", "", "Authorization", "Basic "+ownerPassword)
+	send("admin", "GET", "/api/?ticket="+secrets["ticket"], "")
+	for _, row := range routes {
+		if row.pattern != "/api/logout" && !strings.HasSuffix(row.pattern, "/live-ticket") {
+			answers = append(answers, g.sampleRequest(row))
+		}
+	}
+	for _, path := range []string{"/api/users/1", "/api/users/1/sessions", "/api/request"} {
+		send("admin", "GET", path, "")
+	}
+	change := send("admin", "PATCH", "/api/users/1", fmt.Sprintf(`{"update":{"password":"battery staple"},"precondition":{"password":%q}}`, ownerPassword))
+	secrets["session after it"] = session(change)
+	users, _, err := g.store.Database().Access(t.Context())
+	if err != nil || len(users) != 1 || users[0].PasswordHash == "" {
+		t.Fatalf("%+v, %v", users, err)
+	}
+	for _, u := range users {
+		secrets["hash of "+u.Name] = u.PasswordHash
+	}
+	for name, secret := range secrets {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("the log tells the %s:\n%s", name, log.String())
+		}
+		for _, a := range answers {
+			if strings.Contains(string(a.body), secret) {
+				t.Errorf("an answer tells the %s: %d %s", name, a.status, a.body)
+			}
+			for header, values := range a.header {
+				if header != "Set-Cookie" && strings.Contains(fmt.Sprint(values), secret) {
+					t.Errorf("an answer tells the %s: %s %v", name, header, values)
+				}
+			}
+		}
+	}
+	if !strings.Contains(log.String(), "refused to sign in") {
+		t.Errorf("nothing was logged:\n%s", log.String())
 	}
 }
 

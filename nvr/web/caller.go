@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -109,21 +110,38 @@ func (s *server) ours(host string) bool {
 		host = h
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if host == "" || host == "localhost" {
+	if host == "" {
 		return true // HTTP/1.0 has none; browsers always send one
 	}
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return true
 	}
-	if strings.EqualFold(host, s.hostName) {
-		return true // with its domain, where the machine is called so
+	return slices.ContainsFunc(s.names, func(n string) bool { return strings.EqualFold(n, host) })
+}
+
+// Names are those that a recorder goes by beside its addresses: localhost, those
+// of the machine, and hosts.
+func Names(hosts []string) []string {
+	machine, _ := os.Hostname() // without a name it goes by its addresses
+	return names(machine, hosts)
+}
+
+func names(machine string, hosts []string) []string {
+	list := append([]string{"localhost"}, hosts...)
+	own := firstLabel(machine)
+	if own == "" {
+		return list
 	}
-	first, domain, dotted := strings.Cut(host, ".")
-	own, _, _ := strings.Cut(s.hostName, ".")
-	if strings.EqualFold(first, own) && (!dotted || slices.Contains(privateDomains, domain)) {
-		return true
+	list = append(list, machine, own) // with its domain, where the machine is called so
+	for _, domain := range privateDomains {
+		list = append(list, own+"."+domain)
 	}
-	return slices.ContainsFunc(s.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	return list
+}
+
+func firstLabel(name string) string {
+	first, _, _ := strings.Cut(name, ".")
+	return first
 }
 
 // guard stands before all routes: it refuses what does not mean this recorder,
@@ -131,12 +149,15 @@ func (s *server) ours(host string) bool {
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.ours(r.Host) {
-			own, _, _ := strings.Cut(s.hostName, ".")
-			text := fmt.Sprintf("this recorder does not go by the name %.100q: use its address, or %q", r.Host, own+".local")
+			text := fmt.Sprintf("this recorder does not go by the name %.100q: use its address, or %q", r.Host, firstLabel(s.hostName)+".local")
 			if s.Machine == nil { // where people give flags
 				text += ", or start it with -host and the name"
 			}
 			s.fail(w, r, &httpError{http.StatusMisdirectedRequest, text})
+			return
+		}
+		if s.TLS != nil && s.TLS.redirects(r, s) {
+			s.TLS.redirect(w, r, s)
 			return
 		}
 		c, err := s.identify(r)

@@ -14,18 +14,22 @@ import (
 // without.
 const mostConnections = 512
 
-// Limit returns a listener of l that accepts no more than so many connections
-// at once as leave the recorder the descriptors it needs. More wait in the
+// Limit puts a limit around listeners: together they accept no more connections
+// at once than leave the recorder the descriptors it needs. More wait in the
 // kernel until one is closed.
-func Limit(l net.Listener) net.Listener { return limit(l, mostConnections) }
+func Limit(listeners ...net.Listener) []net.Listener { return limit(mostConnections, listeners...) }
 
-func limit(l net.Listener, most int) net.Listener {
-	return &limited{Listener: l, open: make(chan struct{}, most), closed: make(chan struct{})}
+func limit(most int, listeners ...net.Listener) (out []net.Listener) {
+	open := make(chan struct{}, most)
+	for _, l := range listeners {
+		out = append(out, &limited{Listener: l, open: open, closed: make(chan struct{})})
+	}
+	return out
 }
 
 type limited struct {
 	net.Listener
-	open   chan struct{} // holds one for each connection
+	open   chan struct{} // holds one for each connection, and each Accept that waits
 	once   sync.Once
 	closed chan struct{}
 }

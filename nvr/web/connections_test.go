@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +110,36 @@ func TestBodyThatDoesNotComeEndsTheConnection(t *testing.T) {
 	}
 }
 
+// A header that is too long is refused, and one that comes too slowly ends the
+// connection.
+func TestHeaderIsLimited(t *testing.T) {
+	for name, c := range map[string]struct {
+		header string
+		status int // 0: none comes
+	}{
+		"at the limit": {"X: " + strings.Repeat("x", 8<<10) + "\r\n\r\n", 200},
+		"too long":     {"X: " + strings.Repeat("x", 32<<10) + "\r\n\r\n", 431},
+		"half":         {"X: x", 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := servePipes(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).dial()
+			defer conn.Close()
+			began := time.Now() // of a clock that only waiting moves
+			_ = conn.SetDeadline(began.Add(time.Hour))
+			go func() { _, _ = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n", c.header) }()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if c.status == 0 && err == nil || c.status != 0 && (err != nil || resp.StatusCode != c.status) {
+				t.Errorf("%s: %v, %v", name, resp, err)
+			}
+			if took := time.Since(began); took > 6*time.Second {
+				t.Errorf("%s: it was held for %v", name, took)
+			}
+			conn.Close()
+			time.Sleep(time.Second) // the server lingers
+		})
+	}
+}
+
 // A connection whose bodies come is used again, and a handler has time to work
 // when it has read one.
 func TestBodyThatComesLeavesTheConnection(t *testing.T) {
@@ -141,7 +173,7 @@ func TestBodyThatComesLeavesTheConnection(t *testing.T) {
 func TestConnectionsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := newPipes()
-		l := limit(inner, 2)
+		l := limit(2, inner)[0]
 		accepted := make(chan net.Conn, 10)
 		ended := make(chan error)
 		go func() {
@@ -182,7 +214,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // who waits for a connection to end is let go
 		inner := newPipes()
-		l := limit(inner, 1)
+		l := limit(1, inner)[0]
 		defer inner.dial().Close()
 		c, err := l.Accept()
 		if err != nil {
@@ -197,9 +229,40 @@ func TestConnectionsAreLimited(t *testing.T) {
 			t.Errorf("accept after close: %v", err)
 		}
 	})
-	if l := Limit(newPipes()).(*limited); cap(l.open) != mostConnections {
+	if l := Limit(newPipes())[0].(*limited); cap(l.open) != mostConnections {
 		t.Errorf("a limit of %d, want %d", cap(l.open), mostConnections)
 	}
+	synctest.Test(t, func(t *testing.T) { // one limit for all
+		plain, secure := newPipes(), newPipes()
+		accepted := make(chan net.Conn, 10)
+		var ended sync.WaitGroup
+		defer ended.Wait()
+		for _, l := range limit(3, plain, secure) {
+			defer l.Close()
+			ended.Go(func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					accepted <- c
+				}
+			})
+		}
+		for range 5 {
+			defer plain.dial().Close()
+			defer secure.dial().Close()
+		}
+		synctest.Wait()
+		if n := len(accepted); n != 3 {
+			t.Errorf("%d connections are accepted of two listeners, want 3", n)
+		}
+		(<-accepted).Close()
+		synctest.Wait()
+		if n := len(accepted); n != 3 {
+			t.Errorf("%d connections are accepted after one ended, want 3", n)
+		}
+	})
 }
 
 // socket is a connection that notes what it was left to copy.
@@ -217,7 +280,7 @@ func TestCountedConnectionCopiesFromFiles(t *testing.T) {
 	s := &socket{}
 	inner := newPipes()
 	inner.conns <- s
-	c, err := limit(inner, 1).Accept()
+	c, err := limit(1, inner)[0].Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

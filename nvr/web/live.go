@@ -43,12 +43,15 @@ func (s *server) live(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer c.CloseNow()
 	ctx := c.CloseRead(r.Context())
+	r, err = s.withTicket(r)
 	// It ends when the session does, or when its user may other things.
 	following, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	stop := context.AfterFunc(callerOf(r).Done(), func() { end(errSignedOut) })
 	defer stop()
-	err = s.follow(following, c, r)
+	if err == nil {
+		err = s.follow(following, c, r)
+	}
 	if context.Cause(following) == errSignedOut {
 		err = errSignedOut
 	}
@@ -56,11 +59,58 @@ func (s *server) live(w http.ResponseWriter, r *http.Request) error {
 	case ctx.Err() != nil:
 		c.Close(websocket.StatusGoingAway, "")
 	case err != nil && !errors.Is(err, errViewer):
-		_, text := s.refusal(r, err)
-		_ = sendJSON(ctx, c, map[string]any{"type": "error", "message": text})
+		status, text := s.refusal(r, err)
+		_ = sendJSON(ctx, c, map[string]any{"type": "error", "status": status, "message": text})
 		c.Close(websocket.StatusNormalClosure, "")
 	}
 	return nil
+}
+
+// liveTicket makes what live.m4s of the same stream takes once in place of the
+// cookie: some browsers do not send a SameSite=Strict one with an upgrade (R70).
+func (s *server) liveTicket(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		CSRF string `json:"csrf"`
+	}
+	c, err := readSigned(r, &in, &in.CSRF)
+	if err != nil {
+		return err
+	}
+	if _, _, err := s.streamOf(r); err != nil {
+		return err
+	}
+	ticket, err := s.Access.Ticket(c.Subject, liveOf(r))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	return writeJSON(w, http.StatusOK, ticketJSON{ticket, int(access.TicketTime.Seconds())})
+}
+
+type ticketJSON struct {
+	Ticket  string `json:"ticket"`
+	Seconds int    `json:"seconds"` // that it is good for
+}
+
+// liveOf is what a ticket is for: the stream that the path of a request names.
+func liveOf(r *http.Request) string { return r.PathValue("uuid") + "/" + r.PathValue("stream") }
+
+// withTicket returns the request as one of whom its ticket is for, when it has
+// one.
+func (s *server) withTicket(r *http.Request) (*http.Request, error) {
+	q, err := parameters(r, []string{"ticket"})
+	if err != nil || !q.Has("ticket") {
+		return r, err
+	}
+	c := &caller{peer: callerOf(r).peer, secure: callerOf(r).secure}
+	ok := false
+	if s.Access != nil {
+		c.Subject, ok = s.Access.Redeem(q.Get("ticket"), liveOf(r), c.peer)
+	}
+	if !ok {
+		return r, &httpError{http.StatusUnauthorized, "the ticket is not for this stream, was used, or is too old"}
+	}
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c)), nil
 }
 
 // errViewer says that a message could not be sent. That is no error of ours.
@@ -70,9 +120,6 @@ var errViewer = errors.New("viewer is gone")
 func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request) error {
 	cam, err := s.decide(r, access.ViewLive)
 	if err != nil {
-		return err
-	}
-	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
 	st, err := streamOfCamera(r, cam)

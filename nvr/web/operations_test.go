@@ -58,6 +58,7 @@ func newDriven(t *testing.T, claimed bool, s *seen) *driven {
 	d.guarded = begin(t, func(c *Config) {
 		c.Machine = &Machine{Board: "amd64", Version: "v7", Watchdog: "none: no driver",
 			Resets: []Ended{{Time: "2026-11-23T14:00:00Z", Reason: "nvr cannot be killed"}}}
+		c.TLS = &TLS{Fault: func() string { return "" }, CA: func() []byte { return []byte("-----BEGIN CERTIFICATE-----\n") }, Port: "443"}
 		d.cfg = *c
 	})
 	d.server.Config.Handler = hold(d.page, New(d.cfg), false, s, func(breach string) { t.Error(breach) })
@@ -236,6 +237,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{200, "admin", "GET", "/metrics", "", []string{"Accept-Encoding", "gzip"}},
 		{200, "admin", "GET", "/metrics", "", []string{"Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"}},
 		{200, "admin", "GET", "/api/openapi.yaml", "", nil},
+		{200, "", "GET", "/ca.pem", "", nil},
 		{401, "", "GET", "/api/", "", nil},
 		{403, "A", "GET", "/api/?cameraConfigs=true", "", nil},
 		{200, "A", "GET", "/api/request", "", nil},
@@ -331,7 +333,14 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 	d.drive(200, "A", "GET", a+"/sub/gaps", "")
 	d.drive(200, "A", "GET", "/api/timeline?startTime90k=2026-10-24T00:00:00&endTime90k=2026-10-26T00:00:00&resolution90k=90000000&stream="+d.uuids["A"]+"/main", "")
 	d.parameters()
-	if first, last := d.guarded.watch("A", "A", nil); first != "picture" || last != "picture" {
+	var ticket struct{ Ticket string }
+	if err := json.Unmarshal(d.drive(200, "A", "POST", a+"/main/live-ticket", `{"csrf":""}`).body, &ticket); err != nil {
+		t.Fatal(err)
+	}
+	if first, last := d.guarded.watch("", "A", "?ticket="+ticket.Ticket, nil); first != "picture" || last != "picture" {
+		t.Errorf("live.m4s with a ticket: %.100s", first)
+	}
+	if first, last := d.guarded.watch("A", "A", "", nil); first != "picture" || last != "picture" {
 		t.Errorf("live.m4s: %.100s", first)
 	}
 
@@ -345,6 +354,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 	d.tooMany("", "POST", "/api/login", `{"username":"x","password":"y"}`)
 	d.tooMany("", "POST", "/login", "username=x&password=y")
 
+	d.redirects()
 	driveClaims(t, s)
 
 	// What no test can wait for is at least as the page has it.
@@ -387,6 +397,9 @@ func (d *driven) fields(schema string, v any) {
 func (d *driven) parameters() {
 	for _, op := range d.page.operations() {
 		for name, at := range op.query {
+			if d.page.node(at)["x-once"] == true {
+				continue // what another answer gave
+			}
 			q := url.Values{}
 			if op.query["s"] != "" && name != "s" {
 				q.Set("s", "0")
@@ -400,6 +413,34 @@ func (d *driven) parameters() {
 			}
 			path, _, _ := strings.Cut(d.address(op), "?")
 			d.drive(200, "admin", strings.ToUpper(op.method), path+"?"+q.Encode(), "")
+		}
+	}
+}
+
+// redirects asks over plain HTTP what is to come over TLS, and without TLS for
+// what is there with it alone.
+func (d *driven) redirects() {
+	d.Helper()
+	redirect := d.cfg
+	tls := *redirect.TLS
+	tls.Redirect, redirect.TLS = true, &tls
+	without := d.cfg
+	without.TLS = nil
+	for _, c := range []struct {
+		cfg        Config
+		host, path string
+		want       int
+	}{
+		{redirect, "localhost", "/login", 307},
+		{redirect, "", "/login", 403},
+		{without, "localhost", "/ca.pem", 404},
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", c.path, nil)
+		r.Host = c.host
+		hold(d.page, New(c.cfg), false, d.seen, func(breach string) { d.Error(breach) }).ServeHTTP(w, r)
+		if w.Code != c.want {
+			d.Errorf("GET %s of %q: %d, want %d", c.path, c.host, w.Code, c.want)
 		}
 	}
 }
@@ -589,7 +630,7 @@ func TestDeviationsFromThePageAreTold(t *testing.T) {
 		"a path more":    {"  /api/request:\n", "  /api/requests:\n", "GET /api/requests is in the page, and not served"},
 		"another method": {"  /api/login:\n    post:\n", "  /api/login:\n    put:\n", "PUT /api/login is in the page"},
 		"another right":  {"operationId: recordings\n", "operationId: recordings\n      x-right: live\n", "mapping key"},
-		"a right less":   {"x-right: live\n", "", `asks for "live", the page has ""`},
+		"a right less":   {"      x-right: video\n", "", `asks for "video", the page has ""`},
 		"a wrong tag":    {"operationId: logout\n      tags: [users]\n", "operationId: logout\n      tags: [state]\n", "wrong tag"},
 	} {
 		if n := strings.Count(design.OpenAPI(), c.old); n != 1 {

@@ -56,6 +56,9 @@ type Config struct {
 	// Proxies are whose X-Forwarded-For and X-Forwarded-Proto are believed.
 	Proxies []netip.Prefix
 
+	// TLS is the listener for it; nil: there is none.
+	TLS *TLS
+
 	// UI answers what is not the API; nil answers 404.
 	UI http.Handler
 
@@ -82,7 +85,8 @@ const (
 type server struct {
 	Config
 	log      *slog.Logger
-	hostName string // of the machine
+	hostName string   // of the machine
+	names    []string // that the recorder goes by
 	versions versions
 	films    films
 
@@ -111,7 +115,8 @@ func New(cfg Config) http.Handler {
 		s.Machine = &shown
 	}
 	s.someMetrics, s.allMetrics = metricsHandler(s.Store, false), metricsHandler(s.Store, true)
-	s.hostName, _ = os.Hostname() // without a name it goes by its addresses
+	s.hostName, _ = os.Hostname()
+	s.names = Names(s.Hosts)
 
 	mux := http.NewServeMux()
 	rows := make(map[string]methods)
@@ -140,6 +145,9 @@ func New(cfg Config) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		if s.TLS != nil {
+			s.TLS.promise(h, r)
+		}
 		// The page sets a policy of its own; nothing else is a document.
 		h.Set("Content-Security-Policy", contentPolicy)
 		rc := http.NewResponseController(w)
@@ -154,8 +162,11 @@ func New(cfg Config) http.Handler {
 // Server returns a server with the limits that strangers on the network call
 // for; that on their number is of its listener, see Limit. It has no limit on the time of a whole answer, which may be a download
 // of hours; the handlers of New set theirs. Requests, live video among them,
-// end when ctx does.
+// end when ctx does. It speaks HTTP/1.1 alone: of HTTP/2 each connection is
+// hundreds of requests, which nothing would limit.
 func Server(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -166,6 +177,8 @@ func Server(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server 
 
 		// It would read the body of OPTIONS * with no limit of time.
 		DisableGeneralOptionsHandler: true,
+
+		Protocols: protocols,
 	}
 }
 
@@ -188,6 +201,7 @@ type route struct {
 var routes = []route{
 	{method: "GET", pattern: "/healthz", public: true, serve: (*server).health},
 	{method: "GET", pattern: "/metrics", public: true, serve: (*server).metrics},
+	{method: "GET", pattern: "/ca.pem", public: true, serve: (*server).authority},
 
 	{method: "GET", pattern: "/api/openapi.yaml", action: access.LookAround, serve: (*server).description},
 	{method: "GET", pattern: "/api/{$}", action: access.LookAround, serve: (*server).top},
@@ -202,6 +216,7 @@ var routes = []route{
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s", action: access.ViewRecorded, serve: view{segment: true}.serve},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s.txt", action: access.ViewRecorded, serve: view{segment: true, text: true}.serve},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/live.m4s", action: access.ViewLive, inside: true, serve: (*server).live},
+	{method: "POST", pattern: "/api/cameras/{uuid}/{stream}/live-ticket", action: access.ViewLive, users: true, serve: (*server).liveTicket},
 	{method: "GET", pattern: "/api/init/{file}", action: access.ViewVideo, serve: (*server).initSegment},
 
 	{method: "POST", pattern: "/api/login", public: true, users: true, serve: (*server).login},
@@ -390,6 +405,11 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 			if seer.May(access.LookAround, c.ID) {
 				missing = append(missing, fmt.Sprintf("not recording: %s %s: %s", c.Name, in.Type, cmp.Or(in.State.Reason, in.State.Phase)))
 			}
+		}
+	}
+	if s.TLS != nil {
+		if fault := s.TLS.Fault(); fault != "" {
+			fmt.Fprintf(w, "TLS: %s\n", fault) // no reason not to record
 		}
 	}
 	fmt.Fprintf(w, "the store is open\nstreams: %d of %d record\n", wanted-absent, wanted)

@@ -78,7 +78,7 @@ func (r *recorder) start() {
 	})
 	r.server = httptest.NewUnstartedServer(h)
 	r.server.Config = Server(ctx, h, log)
-	r.server.Listener = Limit(r.server.Listener)
+	r.server.Listener = Limit(r.server.Listener)[0]
 	r.server.Start()
 }
 
@@ -228,6 +228,7 @@ func TestEveryRouteAsksWhoMay(t *testing.T) {
 		{"GET", "/", "", [3]int{200, 200, 200}},
 		{"GET", "/healthz", "", [3]int{200, 200, 200}},
 		{"GET", "/metrics", "", [3]int{200, 200, 200}},
+		{"GET", "/ca.pem", "", [3]int{404, 404, 404}},
 		{"GET", "/api/", "", [3]int{401, 200, 200}},
 		{"GET", "/api/?cameraConfigs=true", "", [3]int{401, 403, 200}},
 		{"GET", "/api/openapi.yaml", "", [3]int{401, 200, 200}},

@@ -23,8 +23,8 @@ const (
 	// diskSize is that of a device's disk unless a test says otherwise: larger
 	// than the image, as disks are.
 	diskSize = 4 << 30
-	// guestPort is what the recorder listens on.
-	guestPort = 80
+	// guestPort and guestTLSPort are what the recorder listens on.
+	guestPort, guestTLSPort = 80, 443
 )
 
 // machine says what stands on a bench of software.

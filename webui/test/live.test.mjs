@@ -57,6 +57,7 @@ async function recorder(t) {
     refuse: undefined,
     rows: [],
     refuseChange: undefined,
+    tickets: 0,
     cameras: [{ uuid: "u-1", shortName: "front <b>door</b>", description: "", streams: { main: stream(recording), sub: stream({ ...recording }) } }],
   };
   const server = createServer(async (req, res) => {
@@ -65,6 +66,8 @@ async function recorder(t) {
     const init = /^\/api\/init\/(\d+)\.mp4$/.exec(pathname);
     if (pathname.startsWith("/api/") && it.refuse) {
       res.writeHead(it.refuse.status).end(it.refuse.text);
+    } else if (req.method === "POST" && pathname.endsWith("/live-ticket")) {
+      json({ ticket: `ticket-${++it.tickets}`, seconds: 30 });
     } else if (req.method !== "GET" && it.refuseChange) {
       res.writeHead(it.refuseChange.status).end(it.refuseChange.text);
     } else if (req.method === "DELETE") {
@@ -202,6 +205,31 @@ test("pictures the recorder left out are passed over", { timeout: 60_000 }, asyn
   await moving(page, `${video}[data-live=playing]`, 5_000);
   assert.equal(await page.evaluate((s) => document.querySelector(s).buffered.length, video), 1, "holes were left");
   assert.equal(cameras.length, 1);
+  assert.deepEqual(wrong, []);
+});
+
+test("a browser that keeps its cookie from a socket gets in by ticket", { timeout: 60_000 }, async (t) => {
+  const unknown = (c) => {
+    c.socket.send(JSON.stringify({ type: "error", status: 401, message: "nobody has signed in" }));
+    c.socket.close();
+  };
+  const urls = [];
+  const { page, it, wrong, cameras } = await open(t, (c) => {
+    urls.push(new URL(c.socket.url()).search);
+    if (urls.at(-1)) c.play();
+    else unknown(c);
+  });
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  assert.deepEqual(urls, ["", "?ticket=ticket-1"]);
+  cameras[1].stop();
+  cameras[1].socket.close(); // each connection takes a ticket of its own
+  await page.evaluate((s) => delete document.querySelector(s).seenByTest, video);
+  await moving(page, `${video}[data-live=playing]`, 10_000);
+  assert.deepEqual(urls, ["", "?ticket=ticket-1", "?ticket=ticket-2"]);
+  cameras[2].stop();
+  unknown(cameras[2]); // signed out
+  await over(page).filter({ hasText: "nobody has signed in" }).waitFor({ timeout: 5_000 });
+  assert.equal(it.tickets, 2);
   assert.deepEqual(wrong, []);
 });
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"slices"
 	"syscall"
 
@@ -45,9 +44,9 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 		}
 		return s.Import(ctx, set)
 	}
-	o.ready = func(addr net.Addr, claim string) {
+	o.ready = func(s serving) {
 		fmt.Fprintf(stdout, "\n  Holdfast records %d emulated cameras to %s\n\n  open     http://%s\n  sign in  %s\n  stop     Ctrl-C\n\n",
-			*n, o.data, addr, signIn(o.anonymous, claim))
+			*n, o.data, s.http, signIn(o.anonymous, s.claim))
 	}
 	err = run(ctx, o, log)
 	if errors.Is(err, syscall.EADDRINUSE) {

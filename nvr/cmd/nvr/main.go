@@ -31,7 +31,7 @@ import (
 )
 
 const usage = `usage:
-  nvr run -data DIR [-http ADDR] [-allow-anonymous view|admin]   record and serve
+  nvr run -data DIR [-http ADDR] [-https ADDR]                   record and serve
   nvr demo [-data DIR] [-http ADDR] [-cameras N]                 the same, with emulated cameras
   nvr camera [-listen ADDR] [-fixture NAME|FILE.mp4] [-n N]      emulated cameras alone
   nvr config import|export -data DIR FILE                        cameras from and to a JSON file, merged by name

@@ -103,6 +103,12 @@ func start(t *testing.T, args ...string) *nvr {
 // address waits for the line that says where it serves.
 func (p *nvr) address() string {
 	p.t.Helper()
+	return p.says("serving ")
+}
+
+// says waits for the next line of standard output that begins with prefix.
+func (p *nvr) says(prefix string) (rest string) {
+	p.t.Helper()
 	limit := time.After(2 * time.Minute)
 	for {
 		select {
@@ -110,11 +116,11 @@ func (p *nvr) address() string {
 			if !ok {
 				p.t.Fatalf("it ended: %s", p.logged())
 			}
-			if a, ok := strings.CutPrefix(l, "serving "); ok {
-				return a
+			if rest, ok := strings.CutPrefix(l, prefix); ok {
+				return rest
 			}
 		case <-limit:
-			p.t.Fatalf("it does not serve: %s", p.logged())
+			p.t.Fatalf("it does not say %q: %s", prefix, p.logged())
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"holdfast/nvr/access"
+	"holdfast/nvr/certificate"
 	"holdfast/nvr/record"
 	"holdfast/nvr/store"
 	"holdfast/nvr/web"
@@ -31,16 +32,25 @@ import (
 type options struct {
 	data      string
 	http      string
+	https     string // "": there is none
+	cert, key string // files of the owner's certificate; "": the recorder has its own
+	redirect  bool   // http leads to https
 	anonymous string // "", "view" or "admin"
 	zone      string
 	hosts     []string       // names it goes by
 	proxies   []netip.Prefix // that it believes
 
 	// ready is called when the recorder listens; prepare before that, when
-	// the store is open. claim is the code that makes the first user, "" when
-	// there is none.
+	// the store is open.
 	prepare func(context.Context, *store.Store) error
-	ready   func(addr net.Addr, claim string)
+	ready   func(serving)
+}
+
+// serving is what a recorder that listens has to say of it.
+type serving struct {
+	http, https net.Addr // https nil: there is none
+	fingerprint string   // of the authority to install for it; "": there is none
+	claim       string   // the code that makes the first user; "": there is none
 }
 
 // clockNotBefore is earlier than any recorder is that has this program. A clock
@@ -50,6 +60,10 @@ var clockNotBefore = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 func (o *options) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.data, "data", o.data, "data `directory`; it is created")
 	fs.StringVar(&o.http, "http", o.http, "`address` to serve on, unless a supervisor passes a socket (LISTEN_FDS)")
+	fs.StringVar(&o.https, "https", o.https, "`address` to serve TLS on, unless a supervisor passes a socket named https (default: none)")
+	fs.StringVar(&o.cert, "tls-cert", o.cert, "`file` of a certificate of your own, PEM, with what links it to its authority; it is read again when it changes")
+	fs.StringVar(&o.key, "tls-key", o.key, "`file` of its key, PEM")
+	fs.BoolVar(&o.redirect, "https-redirect", o.redirect, "have plain HTTP lead to TLS, but for /healthz, /metrics and /ca.pem")
 	fs.StringVar(&o.anonymous, "allow-anonymous", o.anonymous, "what anybody may do without signing in: `view|admin`")
 	fs.Func("host", "`names` the recorder goes by, beside its addresses, localhost and this machine's name; commas between", func(v string) error {
 		for name := range strings.SplitSeq(v, ",") {
@@ -81,6 +95,9 @@ func (o *options) check() error {
 	if o.data == "" {
 		return fmt.Errorf("%w: -data is missing: name the directory to record to", errUsage)
 	}
+	if (o.cert == "") != (o.key == "") {
+		return fmt.Errorf("%w: -tls-cert and -tls-key go together", errUsage)
+	}
 	switch o.anonymous {
 	case "", "view", "admin":
 		return nil
@@ -98,11 +115,17 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if err := o.check(); err != nil {
 		return err
 	}
-	o.ready = func(addr net.Addr, claim string) {
-		fmt.Fprintf(stdout, "serving http://%s\n", addr)
-		if claim != "" {
+	o.ready = func(s serving) {
+		fmt.Fprintf(stdout, "serving http://%s\n", s.http)
+		if s.https != nil {
+			fmt.Fprintf(stdout, "serving https://%s\n", s.https)
+		}
+		if s.fingerprint != "" {
+			fmt.Fprintf(stdout, "for browsers to trust it, install /ca.pem where they run; its SHA-256 must be %s\n", s.fingerprint)
+		}
+		if s.claim != "" {
 			fmt.Fprintf(stdout, "nobody owns this recorder yet: within %d minutes, open its page and claim it with the code %s\n",
-				int(access.ClaimTime.Minutes()), claim)
+				int(access.ClaimTime.Minutes()), s.claim)
 		}
 	}
 	return run(ctx, o, slog.New(slog.NewTextHandler(stderr, nil)))
@@ -111,6 +134,10 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) er
 // claimCode is the file of the data directory with the code that makes the first
 // user. A kill leaves it.
 const claimCode = "claim-code"
+
+// tlsDir is the directory of the data directory with the certificates that the
+// recorder makes.
+const tlsDir = "tls"
 
 // memory is what the collector of garbage works towards: samples pass through
 // once, so a small heap costs little time.
@@ -140,11 +167,18 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	if err := refuseForeign(o.data); err != nil {
 		return err
 	}
-	listener, err := listen(o.http)
+	plain, secure, err := listen(o.http, o.https)
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer plain.Close()
+	listeners := []net.Listener{plain}
+	if secure != nil {
+		defer secure.Close()
+		listeners = append(listeners, secure)
+	} else if o.cert != "" || o.redirect {
+		return fmt.Errorf("%w: -tls-cert, -tls-key and -https-redirect are for -https", errUsage)
+	}
 	box, err := machine(os.Getenv("HOLDFAST_BOOT"))
 	if err != nil {
 		log.Warn("the machine is not shown", "err", err)
@@ -178,17 +212,34 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	var work sync.WaitGroup
+	var shown *certificate.Keeper
+	var ofTLS *web.TLS
+	if secure != nil {
+		shown = certificate.Open(certificate.Config{
+			Dir: filepath.Join(o.data, tlsDir), Cert: o.cert, Key: o.key, Names: web.Names(o.hosts),
+			NotBefore: clockNotBefore, ClockGood: s.ClockGood, Log: log,
+		})
+		work.Go(func() { shown.Keep(ctx) })
+		_, port, _ := net.SplitHostPort(secure.Addr().String())
+		ofTLS = &web.TLS{CA: shown.CA, Fault: shown.Fault, Own: shown.Own(), Port: port, Redirect: o.redirect}
+	}
 	handler := web.New(web.Config{
 		Store: s, Log: log, Access: users, Anonymous: o.anonymous, Hosts: o.hosts, Proxies: o.proxies,
-		UI: webui.Handler(), Version: version(), Machine: box,
+		TLS: ofTLS, UI: webui.Handler(), Version: version(), Machine: box,
 	})
 	server := web.Server(ctx, handler, log)
-	var work sync.WaitGroup
-	work.Go(func() {
-		if err := server.Serve(web.Limit(listener)); !errors.Is(err, http.ErrServerClosed) {
-			fail(err)
-		}
-	})
+	serve := []func(net.Listener) error{server.Serve, func(l net.Listener) error { return server.ServeTLS(l, "", "") }}
+	if shown != nil {
+		server.TLSConfig = shown.TLS()
+	}
+	for i, l := range web.Limit(listeners...) {
+		work.Go(func() {
+			if err := serve[i](l); !errors.Is(err, http.ErrServerClosed) {
+				fail(err)
+			}
+		})
+	}
 	work.Go(func() {
 		(&record.Recorder{Store: s, Log: log}).Serve(ctx, "recorder stopped")
 	})
@@ -196,10 +247,17 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		work.Go(func() { watchdog(ctx, interval, s.Healthy, notify, log) })
 	}
 	notify(daemon.SdNotifyReady)
-	log.Info("started", "data", o.data, "http", listener.Addr(), "cameras", len(s.Cameras()), "version", version())
+	now := serving{http: plain.Addr()}
+	now.claim, _ = users.ClaimCode()
+	if shown != nil {
+		now.https, now.fingerprint = secure.Addr(), shown.Fingerprint()
+	}
+	if now.https != nil {
+		log.Info("serving TLS", "https", now.https, "authority", now.fingerprint)
+	}
+	log.Info("started", "data", o.data, "http", now.http, "cameras", len(s.Cameras()), "version", version())
 	if o.ready != nil {
-		code, _ := users.ClaimCode()
-		o.ready(listener.Addr(), code)
+		o.ready(now)
 	}
 
 	select {
@@ -244,7 +302,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == "db":
 			return nil
-		case name == "lost+found", name == "sample", name == "sample-dirs", name == claimCode, strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
+		case name == "lost+found", name == "sample", name == "sample-dirs", name == claimCode, name == tlsDir, strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
 		case foreign == "":
 			foreign = name
 		}

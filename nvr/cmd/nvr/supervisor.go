@@ -21,26 +21,39 @@ import (
 // What passes between the recorder and whoever supervises it: systemd, or
 // process 1 of the appliance. Without either, none of it happens.
 
-// listen returns the socket to serve on: the one that the supervisor passed,
-// whatever the address, else a new one.
-func listen(address string) (net.Listener, error) {
-	passed, err := activation.Listeners()
-	if err != nil {
-		return nil, fmt.Errorf("passed sockets: %w", err)
-	}
-	switch {
-	case len(passed) == 0:
-		l, err := net.Listen("tcp", address)
+// secureName is that of a passed socket that is for TLS.
+const secureName = "https"
+
+// listen returns the sockets to serve on, plain and over TLS: those that the
+// supervisor passed, whatever the addresses, else new ones. Without one that was
+// passed, and without an address, secure is nil.
+func listen(http, https string) (plain, secure net.Listener, err error) {
+	for _, f := range activation.Files(true) {
+		l, err := net.FileListener(f)
 		if err != nil {
-			return nil, listenError(err, address, "-http")
+			return nil, nil, errors.New("passed socket: nobody can connect to it; a listening stream is needed")
 		}
-		return l, nil
-	case len(passed) > 1:
-		return nil, fmt.Errorf("passed sockets: there are %d, and one can be served on", len(passed))
-	case passed[0] == nil:
-		return nil, errors.New("passed socket: nobody can connect to it; a listening stream is needed")
+		to := &plain
+		if f.Name() == secureName {
+			to = &secure
+		}
+		if *to != nil {
+			return nil, nil, fmt.Errorf("passed sockets: there are two named %s; one is served on, and one named %s for TLS", f.Name(), secureName)
+		}
+		*to = l
+		f.Close()
 	}
-	return passed[0], nil
+	if plain == nil {
+		if plain, err = net.Listen("tcp", http); err != nil {
+			return nil, nil, listenError(err, http, "-http")
+		}
+	}
+	if secure == nil && https != "" {
+		if secure, err = net.Listen("tcp", https); err != nil {
+			return nil, nil, listenError(err, https, "-https")
+		}
+	}
+	return plain, secure, nil
 }
 
 // listenError says which flag gave the address that cannot be listened on.

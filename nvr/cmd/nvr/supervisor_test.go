@@ -138,6 +138,16 @@ func TestRecorderUnderASupervisor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	secure, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secure.Close()
+	secureFile, err := secure.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secureFile.Close()
 	boot := filepath.Join(dir, "boot.json")
 	if err := os.WriteFile(boot, []byte(`{"board": "amd64", "resets": [{"reason": "nvr hung"}]}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -162,8 +172,8 @@ func TestRecorderUnderASupervisor(t *testing.T) {
 	// A socket is passed to a process by its number, which only it knows.
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, os.Args[0],
 		"run", "-data", filepath.Join(dir, "data"), "-http", "192.0.2.1:1")
-	cmd.Env = append(os.Environ(), asNVR+"=1", "LISTEN_FDS=1", "NOTIFY_SOCKET="+socket.Name, "WATCHDOG_USEC=300000", "HOLDFAST_BOOT="+boot)
-	cmd.ExtraFiles = []*os.File{file}
+	cmd.Env = append(os.Environ(), asNVR+"=1", "LISTEN_FDS=2", "LISTEN_FDNAMES=http:https", "NOTIFY_SOCKET="+socket.Name, "WATCHDOG_USEC=300000", "HOLDFAST_BOOT="+boot)
+	cmd.ExtraFiles = []*os.File{file, secureFile}
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -186,6 +196,11 @@ func TestRecorderUnderASupervisor(t *testing.T) {
 	if err != nil || !strings.Contains(string(body), "reset: nvr hung") {
 		t.Errorf("health %q, %v", body, err)
 	}
+	tls, err := browser(get(t, "http://"+l.Addr().String()+"/ca.pem")).Get("https://" + secure.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tls.Body.Close()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -199,10 +214,16 @@ func TestRecorderUnderASupervisor(t *testing.T) {
 
 func TestSocketsThatCannotBeServedOnAreRefused(t *testing.T) {
 	for script, want := range map[string]string{
-		`LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" "$@"`: "passed sockets: there are 2",
-		`LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`: "passed socket: nobody can connect",
+		`LISTEN_PID=$$ LISTEN_FDS=2 exec "$0" "$@"`:                            "passed sockets: there are two",
+		`LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=https:https exec "$0" "$@"`: "passed sockets: there are two",
+		`LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3</dev/null`:                "passed socket: nobody can connect",
 	} {
-		a, err := os.Open(os.DevNull)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		a, err := l.(*net.TCPListener).File()
 		if err != nil {
 			t.Fatal(err)
 		}

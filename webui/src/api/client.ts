@@ -107,6 +107,16 @@ export class ApiClient {
     return url.href;
   }
 
+  /** A word that live.m4s takes once in place of the cookie. */
+  async liveTicket(camera: string, stream: StreamType): Promise<string> {
+    const made = await this.#json<{ ticket: string }>(`${this.#stream(camera, stream)}live-ticket`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: "{}",
+    });
+    return made.ticket;
+  }
+
   async bytes(url: string, signal?: AbortSignal): Promise<ArrayBuffer> {
     return (await this.#request(url, { signal, cache: "default" })).arrayBuffer();
   }

@@ -24,6 +24,9 @@ export interface LiveStatus {
 export interface LiveOptions {
   /** Address of live.m4s (ws: or wss:). */
   url: string;
+  /** Gets a ticket: some browsers send no cookie with a WebSocket. It is asked
+   * for when the recorder did not know who connected. */
+  ticket?(): Promise<string>;
   /** Fetches the initialization segment of a video sample entry. */
   init(sampleEntryId: string): Promise<ArrayBuffer>;
   onStatus(status: LiveStatus): void;
@@ -63,6 +66,9 @@ export class LivePlayer {
 
   #socket?: WebSocket;
   #serverError = "";
+  #unknown = false; // the recorder did not know who connected
+  #ticketed = false; // it is to be told by a ticket
+  #asking?: object; // a ticket is on its way
   #retryIn = firstRetry;
   #retryTimer?: ReturnType<typeof setTimeout>;
   #ticker?: ReturnType<typeof setInterval>;
@@ -131,7 +137,7 @@ export class LivePlayer {
     if (document.visibilityState === "hidden") {
       this.#disconnect();
       this.#say("paused", "paused while this page is hidden");
-    } else if (!this.#socket) {
+    } else if (!this.#socket && !this.#asking) {
       this.#retryIn = firstRetry;
       this.#connect();
     }
@@ -145,8 +151,31 @@ export class LivePlayer {
     }
     this.#say("connecting", "connecting to the recorder");
     this.#serverError = "";
+    this.#unknown = false;
+    const { url, ticket } = this.#options;
+    if (!this.#ticketed || !ticket) {
+      this.#open(url);
+      return;
+    }
+    const asking = {};
+    this.#asking = asking;
+    ticket().then(
+      (t) => {
+        if (this.#asking !== asking) return;
+        this.#asking = undefined;
+        this.#open(`${url}?ticket=${encodeURIComponent(t)}`);
+      },
+      (e: unknown) => {
+        if (this.#asking !== asking) return;
+        this.#ticketed = false;
+        this.#retry(e instanceof Error ? e.message : String(e));
+      },
+    );
+  }
+
+  #open(url: string): void {
     this.#lastFrame = performance.now();
-    const socket = new WebSocket(this.#options.url);
+    const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     socket.onopen = () => {
@@ -158,13 +187,23 @@ export class LivePlayer {
       else this.#frame(e.data);
     };
     socket.onclose = () => {
-      if (this.#socket === socket) this.#retry(this.#serverError || "the connection to the recorder broke");
+      if (this.#socket !== socket) return;
+      // It may be that the browser kept the cookie: once more, with a ticket.
+      const ticket = this.#unknown && !this.#ticketed && this.#options.ticket !== undefined;
+      if (this.#unknown) this.#ticketed = ticket;
+      if (ticket) {
+        this.#disconnect();
+        this.#connect();
+        return;
+      }
+      this.#retry(this.#serverError || "the connection to the recorder broke");
     };
   }
 
   #disconnect(): void {
     clearTimeout(this.#retryTimer);
     const socket = this.#socket;
+    this.#asking = undefined;
     this.#socket = undefined;
     socket?.close();
     this.#picture?.forget();
@@ -181,13 +220,16 @@ export class LivePlayer {
   }
 
   #text(data: string): void {
-    let m: { type?: string; message?: string; frames?: number };
+    let m: { type?: string; status?: number; message?: string; frames?: number };
     try {
       m = JSON.parse(data);
     } catch {
       return;
     }
-    if (m.type === "error") this.#serverError = String(m.message);
+    if (m.type === "error") {
+      this.#serverError = String(m.message);
+      this.#unknown = m.status === 401;
+    }
     if (m.type === "dropped") this.#dropped += Number(m.frames) || 0;
   }
 

@@ -36,6 +36,7 @@ export function Tile(props: {
     if (!shown || !video.current) return;
     const p = new LivePlayer(video.current, {
       url: api.liveUrl(camera.uuid, shown),
+      ticket: () => api.liveTicket(camera.uuid, shown),
       init: (id) => api.bytes(api.initUrl(id)),
       onStatus: (s) => {
         setLive(s);
