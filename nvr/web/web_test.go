@@ -115,12 +115,26 @@ type feed struct {
 	size  int // bytes of each
 	entry *media.SampleEntry
 	began time.Time
+
+	sound  *media.SampleEntry // nil: silent
+	sounds int                // sent
 }
 
 const frame = media.Second / 25
 
 func (r *recorder) camera(typ string) *feed {
 	f := &feed{TB: r.TB, run: r.stream(typ).Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
+	return f
+}
+
+// cameraWithSound has a microphone, too: 1024 samples each time.
+func (r *recorder) cameraWithSound(typ string) *feed {
+	sound := &media.SampleEntry{
+		Kind: media.Audio, Format: "mp4a", Codec: "mp4a.40.2", Timescale: 48000, Channels: 1, SampleRate: 48000, Config: []byte{0x11, 0x88},
+	}
+	f := r.camera(typ)
+	f.run.End("camera has a microphone")
+	f.run, f.sound = r.stream(typ).Begin(sound), sound
 	return f
 }
 
@@ -157,6 +171,16 @@ func (f *feed) fill(frames int) error {
 			return fmt.Errorf("frame %d: %w", f.n, err)
 		}
 		f.n++
+		for f.sound != nil && int64(f.sounds)*1024*90000 <= int64(at)*48000 {
+			err := f.run.Append(media.AccessUnit{
+				Kind: media.Audio, DTS: int64(f.sounds) * 1024, PTS: int64(f.sounds) * 1024, Key: true,
+				Data: payload(f.sounds, 40), Entry: f.sound, Received: f.began.Add(at.Std()),
+			})
+			if err != nil {
+				return fmt.Errorf("sound %d: %w", f.sounds, err)
+			}
+			f.sounds++
+		}
 	}
 	return nil
 }
