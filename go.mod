@@ -27,7 +27,6 @@ require (
 	github.com/prometheus/client_golang v1.23.2
 	golang.org/x/crypto v0.55.0
 	golang.org/x/crypto/x509roots/fallback v0.0.0-20250911151450-96dc232fbd79
-	golang.org/x/time v0.16.0
 )
 
 require (
