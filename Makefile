@@ -31,7 +31,7 @@ endif
 VERSION = $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty --abbrev=12 2>/dev/null)
 
 # What tests need beside Go, Node and make: program (or file):package.
-NEEDS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium strace:strace mke2fs:e2fsprogs ip:iproute2
+NEEDS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium strace:strace curl:curl mke2fs:e2fsprogs ip:iproute2
 # What the lab needs beside that.
 HIL_NEEDS := qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm qemu-io:qemu-utils \
 	/usr/share/OVMF/OVMF_CODE_4M.fd:ovmf debugfs:e2fsprogs mcopy:mtools zstd:zstd

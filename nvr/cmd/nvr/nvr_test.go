@@ -119,6 +119,22 @@ func (p *nvr) address() string {
 	}
 }
 
+// code waits for the line with the code that claims the recorder. It comes
+// behind that with the address.
+func (p *nvr) code() string {
+	p.t.Helper()
+	select {
+	case line := <-p.line:
+		if !strings.Contains(line, "claim it") {
+			p.t.Fatalf("the console shows %q", line)
+		}
+		return line[strings.LastIndexByte(line, ' ')+1:]
+	case <-time.After(2 * time.Minute):
+		p.t.Fatal("no code on the console")
+	}
+	return ""
+}
+
 func (p *nvr) kill() {
 	p.cmd.Process.Kill()
 	p.wait()
