@@ -14,13 +14,15 @@ const (
 	mostWaiting = 30
 )
 
-// turns lets callers work a few at a time, in the order in which they came. When
-// too many wait, the last one of the network that most of them are in is sent
-// away: a crowd does not keep out who comes from elsewhere.
+// turns lets callers work a few at a time. Every other turn is that of who came
+// first, the turns between are of the network that fewest of those who wait are
+// in. When too many wait, the last one of the network that most of them are in
+// is sent away: a crowd neither keeps out nor holds up who comes from elsewhere.
 type turns struct {
 	mu      sync.Mutex
 	working int
 	waiting []*turn // the oldest first
+	few     bool    // whose turn it was: of the network with the fewest
 }
 
 // turn is one that waits.
@@ -41,9 +43,9 @@ func (t *turns) wait(ctx context.Context, from string) error {
 	}
 	t.waiting = append(t.waiting, me)
 	if len(t.waiting) > mostWaiting {
-		i := slices.Index(t.waiting, crowding(t.waiting))
-		t.waiting[i].begin <- ErrBusy
-		t.waiting = slices.Delete(t.waiting, i, i+1)
+		newest := slices.Clone(t.waiting)
+		slices.Reverse(newest)
+		t.call(first(newest, func(n, most int) bool { return n > most }), ErrBusy)
 	}
 	t.mu.Unlock()
 
@@ -72,8 +74,18 @@ func (t *turns) done() {
 		t.working--
 		return
 	}
-	t.waiting[0].begin <- nil
-	t.waiting = slices.Delete(t.waiting, 0, 1)
+	next := t.waiting[0]
+	if t.few = !t.few; t.few {
+		next = first(t.waiting, func(n, fewest int) bool { return n < fewest })
+	}
+	t.call(next, nil)
+}
+
+// call ends the waiting of one. Whoever holds mu calls it.
+func (t *turns) call(w *turn, err error) {
+	i := slices.Index(t.waiting, w)
+	t.waiting = slices.Delete(t.waiting, i, i+1)
+	w.begin <- err
 }
 
 // networks are those that an address is in, from the widest to itself; an IPv6
@@ -96,27 +108,21 @@ func networksOf(address string) (list [networks]netip.Prefix) {
 	return list
 }
 
-// crowding chooses the last of the largest network, and in that of the largest
-// smaller one, and so on.
-func crowding(waiting []*turn) *turn {
+// first returns the first of the network whose size is before that of all others,
+// within that of such a smaller one, and so on; of the first one of several.
+func first(waiting []*turn, before func(n, other int) bool) *turn {
 	for i := range networks {
-		size := make(map[netip.Prefix]int)
-		largest := waiting[len(waiting)-1].networks[i]
+		in := make(map[netip.Prefix][]*turn)
 		for _, w := range waiting {
-			size[w.networks[i]]++
+			in[w.networks[i]] = append(in[w.networks[i]], w)
 		}
-		for _, w := range slices.Backward(waiting) {
-			if n := w.networks[i]; size[n] > size[largest] {
-				largest = n
+		chosen := in[waiting[0].networks[i]]
+		for _, w := range waiting {
+			if n := in[w.networks[i]]; before(len(n), len(chosen)) {
+				chosen = n
 			}
 		}
-		var in []*turn
-		for _, w := range waiting {
-			if w.networks[i] == largest {
-				in = append(in, w)
-			}
-		}
-		waiting = in
+		waiting = chosen
 	}
-	return waiting[len(waiting)-1]
+	return waiting[0]
 }
