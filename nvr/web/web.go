@@ -26,6 +26,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -137,8 +138,22 @@ func New(cfg Config) http.Handler {
 		_ = rc.SetWriteDeadline(time.Now().Add(answerTime))
 		limitBody(w, r)
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		defer s.tellPanic(r)
 		guarded.ServeHTTP(w, r)
 	})
+}
+
+// tellPanic logs that a handler panicked. net/http would keep the recorder going
+// and tell only the log of what clients do wrong.
+func (s *server) tellPanic(r *http.Request) {
+	switch p := recover(); p {
+	case nil:
+	case http.ErrAbortHandler: // the connection is to be cut
+		panic(p)
+	default:
+		s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // Server returns a server with the limits that strangers on the network call

@@ -300,6 +300,29 @@ func TestOtherMethodsAreRefused(t *testing.T) {
 	}
 }
 
+// A fault of ours is in the log, however quiet that is kept.
+func TestPanicOfAHandlerIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	for text, why := range map[string]any{"a promise was broken": "a promise was broken", "": http.ErrAbortHandler} {
+		log.Reset()
+		s := newRecorder(t, "view")
+		h := New(Config{Store: s.store, Log: slog.New(slog.NewTextHandler(&log, nil)), Anonymous: "view",
+			UI: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(why) })})
+		func() {
+			defer func() {
+				if p := recover(); p != http.ErrAbortHandler {
+					t.Errorf("the server is told %v", p)
+				}
+			}()
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://localhost/page", nil))
+		}()
+		got := log.String()
+		if text == "" && got != "" || !strings.Contains(got, text) || text != "" && !strings.Contains(got, "level=ERROR") {
+			t.Errorf("panic %v: logged %q", why, got)
+		}
+	}
+}
+
 func TestTopLevelTellsOfCameras(t *testing.T) {
 	r := newRecorder(t, "view")
 	cam := r.camera("main")
