@@ -27,7 +27,7 @@ var (
 	loadTime    = flag.Duration("load", 5*time.Second, "how long TestRecordingGoesOnUnderLoad signs in and reads slowly")
 	loadLogins  = flag.Int("logins", 300, "tries to sign in that it makes a second")
 	loadReaders = flag.Int("readers", 60, "slow readers that it has at a time")
-	loadSeed    = flag.Uint64("load-seed", 0, "what chooses its requests; 0: by chance")
+	loadSeed    = flag.Uint64("load-seed", 0, "what chooses its requests and those of TestMalformedRequestsDoNoHarm; 0: by chance")
 )
 
 // seeded returns a source of chance and says how to have it again.
