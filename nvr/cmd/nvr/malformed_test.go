@@ -63,7 +63,7 @@ func (m mess) sometimes(text string) string {
 var messPaths = []string{
 	"/", "/healthz", "/metrics", "/api/", "/api/?cameraConfigs=true", "/api/cameras/{u}/", "/api/cameras/{u}/main/recordings?startTime90k=0&endTime90k=2026-01-01T00:00Z&split90k=1",
 	"/api/cameras/{u}/main/gaps?startTime90k=1&endTime90k=9", "/api/cameras/{u}/main/view.mp4?s=0.0-90000&s=0&ts=true&gaps=keep", "/api/cameras/{u}/sub/view.mp4.txt?s=0@1.5-",
-	"/api/cameras/{u}/main/view.m4s?s=0.10-20&audio=true", "/api/cameras/{u}/main/view.m4s.txt?s=0-0", "/api/cameras/{u}/main/live.m4s", "/api/init/1.mp4?audio=1",
+	"/api/cameras/{u}/main/view.m4s?s=0.10-20&audio=true", "/api/cameras/{u}/main/view.mp4?s=0-0@1.0-90", "/api/cameras/{u}/main/view.m4s.txt?s=0-0", "/api/cameras/{u}/main/live.m4s", "/api/init/1.mp4?audio=1",
 	"/api/login", "/api/logout", "/api/claim", "/api/request", "/login", "/logout", "/claim", "/api/users/", "/api/users/7", "/api/users/7/sessions", "/api/users/7/sessions/3",
 	"/api/users/7/tokens", "/api/cameras/", "/api/signals", "/assets/main.js",
 }
@@ -85,10 +85,15 @@ var messBodies = []string{
 
 // request is a whole request, on a connection of its own.
 func (m mess) request() string {
-	method, path := m.one("GET", "GET", "GET", "HEAD", "POST", "POST", "PUT", "PATCH", "OPTIONS", "TRACE", "G\xff", ""), m.sometimes(m.one(messPaths...))
+	method, path := m.one("GET", "GET", "GET", "HEAD", "POST", "POST", "PUT", "PATCH", "OPTIONS", "TRACE", "G\xff", ""), m.one(messPaths...)
+	if i := strings.LastIndexByte(path, '='); i > 0 && m.IntN(2) == 0 {
+		path = path[:i+1] + m.sometimes(m.one(pieces...)) // the last parameter
+	} else {
+		path = m.sometimes(path)
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", method, path, m.sometimes("localhost"))
-	if m.IntN(2) == 0 {
+	if m.IntN(4) > 0 {
 		b.WriteString("Authorization: Bearer {t}\r\n")
 	}
 	for range m.IntN(3) {
