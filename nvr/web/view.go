@@ -218,7 +218,9 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	}
 	// No condition is by that date, which may be that of other bytes after an
 	// update of the recorder or when its clock was set; a tag is not.
+	release := cork(r)
 	http.ServeContent(newPatient(w, r), r, "", time.Time{}, body)
+	release()
 	if err := body.end(); err != nil && !clientGone(r, err) {
 		// The length was promised: the server cuts the connection, and so the
 		// client knows.

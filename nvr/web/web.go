@@ -168,6 +168,7 @@ func Server(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server 
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 
 		// It would read the body of OPTIONS * with no limit of time.
 		DisableGeneralOptionsHandler: true,
