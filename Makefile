@@ -4,7 +4,7 @@ SHELL       := /bin/sh
 .DEFAULT_GOAL := help
 # Steps build on each other, also under -j.
 .NOTPARALLEL:
-.PHONY: help demo test check bench fuzz crash soak mutants build web setup image hil hil-part hil-disk powercut hil-setup
+.PHONY: help demo test check bench fuzz crash soak mutants build web setup image hil hil-part hil-disk powercut hil-setup load
 
 HTTP        ?= 127.0.0.1:8080
 DATA        ?= data/demo
@@ -14,6 +14,7 @@ BOARD       ?= amd64
 N           ?= 100
 SEED        ?= 0
 DAYS        ?= 365
+LOADTIME    ?= 30s
 DEBUG       ?=
 # Packages whose short tests run under the race detector, where there is a C
 # compiler. Not db: there the detector would mostly watch translated SQLite.
@@ -31,7 +32,7 @@ endif
 VERSION = $(shell git -c safe.directory='$(CURDIR)' describe --tags --always --dirty --abbrev=12 2>/dev/null)
 
 # What tests need beside Go, Node and make: program (or file):package.
-NEEDS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium strace:strace mke2fs:e2fsprogs ip:iproute2
+NEEDS := ffmpeg:ffmpeg ffprobe:ffmpeg chromium:chromium strace:strace curl:curl mke2fs:e2fsprogs ip:iproute2
 # What the lab needs beside that.
 HIL_NEEDS := qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm qemu-io:qemu-utils \
 	/usr/share/OVMF/OVMF_CODE_4M.fd:ovmf debugfs:e2fsprogs mcopy:mtools zstd:zstd
@@ -47,6 +48,7 @@ help:
 	@echo 'make bench   benchmarks                        (BENCH=pattern)'
 	@echo 'make fuzz    each fuzz target for a while      (FUZZTIME=30s)'
 	@echo 'make crash   power cuts of a simulated disk      (N=100 SEED=0: random subsets at each moment)'
+	@echo 'make load    a thousand tries to sign in a second and slow readers, and what they cost  (LOADTIME=30s)'
 	@echo 'make soak    a year of faults, simulated, in hours  (DAYS=365 SEED=0: by chance)'
 	@echo 'make mutants  storage broken on purpose, and the tests that see it'
 	@echo 'make build   bin/nvr, from the web interface as committed'
@@ -121,6 +123,10 @@ crash:
 # A table of each day as it goes; the first thing that does not hold ends it.
 soak:
 	go test -count 1 -v -timeout 48h -run '^TestDaysOfFaults$$' ./nvr/store -days $(DAYS) -seed $(SEED)
+
+# The recorder as a process of its own, with emulated cameras. It prints what it saw.
+load:
+	go test -count 1 -v -timeout 1h -run '^TestRecordingGoesOnUnderLoad$$' ./nvr/cmd/nvr -load $(LOADTIME) -logins 1000 -readers 200 -load-seed $(SEED)
 
 mutants:
 	go test -count 1 -v -timeout 2h -run '^TestMutantsAreCaught$$' ./nvr -mutants

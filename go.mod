@@ -29,7 +29,6 @@ require (
 	go.yaml.in/yaml/v3 v3.0.5 // tests alone
 	golang.org/x/crypto v0.55.0
 	golang.org/x/crypto/x509roots/fallback v0.0.0-20250911151450-96dc232fbd79
-	golang.org/x/time v0.16.0
 )
 
 require (

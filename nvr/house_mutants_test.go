@@ -220,6 +220,7 @@ func TestSetupInstallsOrSaysTheOneCommand(t *testing.T) {
 			"env":     `shift; exec "$@"`,
 			"true":    "",
 			"strace":  "",
+			"curl":    "",
 			"mke2fs":  "",
 			"ip":      "",
 		} {

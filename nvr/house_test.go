@@ -143,7 +143,6 @@ func TestEachLibraryHasOneOwner(t *testing.T) {
 		{library: "github.com/klauspost/compress", dirs: []string{"gokrazy-config/mkimage"}, why: "images are compressed; video is already"},
 		{library: "golang.org/x/crypto/x509roots", dirs: []string{"gokrazy-config/mkimage"}, why: "the certificate authorities of an image are pinned with it"},
 		{library: "golang.org/x/crypto/argon2", dirs: []string{"nvr/access"}, why: "access hashes the passwords of users, and nobody else has any"},
-		{library: "golang.org/x/time", dirs: []string{"nvr/access"}, why: "tries to sign in are what is limited"},
 		{library: "github.com/santhosh-tekuri/jsonschema", dirs: []string{"nvr/web"}, onlyTests: true, why: "the API is held to its description where it is tested"},
 		{library: "go.yaml.in/yaml/v3", dirs: []string{"nvr/web"}, onlyTests: true, why: "the description of the API is read where the API is tested"},
 		{library: "github.com/google/go-cmp", tests: true, why: "it compares in tests"},

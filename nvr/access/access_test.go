@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -736,57 +737,121 @@ func TestTriesAreLimited(t *testing.T) {
 	})
 }
 
-func TestLimiterIsBounded(t *testing.T) {
+// Fails when names or addresses that nobody has keep others from their tries: a
+// thousand new ones a second, for a minute.
+func TestCrowdOfNamesTakesNobodysTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(time.Second, 2)
-		for i := range 3 * mostBuckets {
-			l.take(tries{name: fmt.Sprint(i)})
-			if len(l.buckets) > mostBuckets {
-				t.Fatalf("%d buckets", len(l.buckets))
+		l := newLimiter(accountEvery, accountBurst)
+		refused := 0
+		for i := range 60 * 1000 {
+			if l.take(tries{name: fmt.Sprint(i)}) != nil {
+				refused++
 			}
+			if i%5000 == 4999 {
+				if err := l.take(tries{name: "root"}); err != nil {
+					t.Errorf("after %d others: %v", i, err)
+				}
+			}
+			time.Sleep(time.Millisecond)
 		}
-		// Who finds no place shares a bucket, and is not let through.
-		if err := l.take(tries{name: "new"}); err == nil {
-			t.Error("a full table lets everybody through")
-		}
-		time.Sleep(time.Minute)
-		if err := l.take(tries{name: "new"}); err != nil || len(l.buckets) != 1 {
-			t.Errorf("%v, %d buckets", err, len(l.buckets))
+		if refused > 0 || len(l.full) != cells {
+			t.Errorf("%d of the crowd were refused, %d cells", refused, len(l.full))
 		}
 	})
 }
 
 // Fails without the bound on hashes at a time, and on those that wait.
 func TestHashesAreBounded(t *testing.T) {
-	h := newHasher()
-	h.cost = cost{64, 1}
-	for range mostHashes {
-		h.slots <- struct{}{} // all at work
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var waiting sync.WaitGroup
-	for range mostWaiting {
-		waiting.Go(func() {
-			if _, err := h.hash(ctx, "x"); !errors.Is(err, context.Canceled) {
-				t.Errorf("a waiting one: %v", err)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHasher()
+		h.cost = cost{64, 1}
+		for range mostHashes {
+			_ = h.turns.wait(t.Context(), home.Address) // all at work
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var waiting sync.WaitGroup
+		for range mostWaiting {
+			waiting.Go(func() {
+				if _, err := h.hash(ctx, "x", home.Address); !errors.Is(err, context.Canceled) {
+					t.Errorf("a waiting one: %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		if _, _, err := h.verify(ctx, "", "x", home.Address); !errors.Is(err, ErrBusy) {
+			t.Errorf("one too many: %v", err)
+		}
+		cancel()
+		waiting.Wait()
+		h.turns.done()
+		for range 3 { // each gives its turn back
+			if _, err := h.hash(t.Context(), "x", home.Address); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		}
+		if h.turns.working != mostHashes-1 || len(h.turns.waiting) != 0 {
+			t.Errorf("%d work and %d wait in the end", h.turns.working, len(h.turns.waiting))
+		}
+	})
+}
+
+// Fails when many who want to sign in keep out one from another network: the
+// last one of the crowd is sent away for it, and it does not wait for the others.
+func TestCrowdKeepsNobodyElseOut(t *testing.T) {
+	for name, crowd := range map[string]func(i int) string{
+		"of one address":      func(int) string { return "198.51.100.7" },
+		"of a network":        func(i int) string { return fmt.Sprintf("198.51.%d.%d", i%7, i/7) },
+		"of an IPv6 network":  func(i int) string { return fmt.Sprintf("2001:db8:%x:%x::1", i%7, i) },
+		"of no address":       func(i int) string { return fmt.Sprint("unix ", i) },
+		"of several networks": func(i int) string { return fmt.Sprintf("%d.51.100.%d", 100+i%15, i/15) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			q := new(turns)
+			for range mostHashes {
+				_ = q.wait(t.Context(), home.Address)
+			}
+			var sent atomic.Int64
+			var order []string // whoever has a turn adds to it
+			ask := func(from string) {
+				go func() {
+					switch err := q.wait(t.Context(), from); {
+					case errors.Is(err, ErrBusy):
+						if from == home.Address {
+							t.Errorf("%s: the one from elsewhere was sent away", name)
+						}
+						sent.Add(1)
+					case err != nil:
+						t.Error(err)
+					default:
+						order = append(order, from)
+						q.done()
+					}
+				}()
+				synctest.Wait()
+			}
+			const many = 200
+			for i := range many {
+				ask(crowd(i))
+			}
+			ask(home.Address)
+			for i := range many {
+				ask(crowd(many + i))
+			}
+			if n := len(q.waiting); n != mostWaiting || int(sent.Load()) != 2*many+1-n {
+				t.Errorf("%s: %d wait, %d were sent away", name, n, sent.Load())
+			}
+			q.done()
+			synctest.Wait()
+			// Who is alone is first, but for others who are; then who came first.
+			i := slices.Index(order, home.Address)
+			if len(order) != mostWaiting || i < 0 || i > 0 && name != "of several networks" || i == 0 && order[1] != crowd(0) {
+				t.Errorf("%s: turns went to %v", name, order)
+			}
+			q.done()
+			if q.working != 0 {
+				t.Errorf("%s: %d work in the end", name, q.working)
 			}
 		})
-	}
-	for h.waiting.Load() < mostWaiting {
-		select {
-		case <-t.Context().Done():
-			t.Fatal("they do not wait")
-		default:
-		}
-	}
-	if _, _, err := h.verify(ctx, "", "x"); !errors.Is(err, ErrBusy) {
-		t.Errorf("one too many: %v", err)
-	}
-	cancel()
-	waiting.Wait()
-	<-h.slots
-	if _, err := h.hash(t.Context(), "x"); err != nil {
-		t.Errorf("afterwards: %v", err)
 	}
 }
 
@@ -800,7 +865,7 @@ func TestEveryTryCostsAHash(t *testing.T) {
 		h.must(err)
 	}
 	for range mostHashes {
-		h.hashing.slots <- struct{}{} // no hash can begin
+		_ = h.hashing.turns.wait(t.Context(), home.Address) // no hash can begin
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
@@ -816,13 +881,13 @@ func TestPasswordHash(t *testing.T) {
 	if h.cost != (cost{19456, 2}) || mostHashes != 2 {
 		t.Errorf("cost is %+v, %d at a time", h.cost, mostHashes)
 	}
-	text, err := h.hash(t.Context(), "geheim")
+	text, err := h.hash(t.Context(), "geheim", home.Address)
 	if err != nil || !strings.HasPrefix(text, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Fatalf("%q, %v", text, err)
 	}
 	weak := newHasher()
 	weak.cost = cost{64, 1}
-	old, err := weak.hash(t.Context(), "geheim")
+	old, err := weak.hash(t.Context(), "geheim", home.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -835,7 +900,7 @@ func TestPasswordHash(t *testing.T) {
 		{"", "geheim", false, false}, {"", "", false, false}, {h.dummy, "geheim", false, false},
 		{strings.Replace(text, "19456", "9999999", 1), "geheim", false, false}, {"$argon2id$", "geheim", false, false},
 	} {
-		right, stale, err := h.verify(t.Context(), c.hash, c.password)
+		right, stale, err := h.verify(t.Context(), c.hash, c.password, home.Address)
 		if right != c.right || stale != c.stale || err != nil {
 			t.Errorf("%s, %q: %t, %t, %v", c.hash, c.password, right, stale, err)
 		}

@@ -1,11 +1,10 @@
 package access
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // Tries to sign in or to claim: so many at once, then one in so long. Nobody is
@@ -14,63 +13,48 @@ const (
 	addressEvery, addressBurst = 2 * time.Second, 20
 	accountEvery, accountBurst = 6 * time.Second, 10
 
-	mostBuckets = 4096 // of a limiter; about 1 MiB
+	// Of a limiter, 8 bytes each. So many that a thousand new names a second,
+	// each of which takes one try for accountEvery, leave all others theirs.
+	cells = 1 << 16
 )
 
 // tries is what tries are counted by: a name, an address, or a name from an
 // address. A name that is unknown may hold anything, so they are not joined.
 type tries struct{ name, address string }
 
-// limiter is token buckets by key, of which it keeps a bounded number. The keys
-// that find no place share one bucket.
+// limiter counts tries by key, in a table that does not grow. Keys that fall
+// into one cell share its tries; which do, nobody outside can know.
 type limiter struct {
 	every time.Duration
 	burst int
+	seed  maphash.Seed
+	began time.Time
 
-	mu      *sync.Mutex
-	buckets map[tries]*rate.Limiter
-	others  *rate.Limiter
-	swept   time.Time
+	mu *sync.Mutex
+	// full is when all tries of a cell are back, since began: each try that is
+	// taken puts it off by every.
+	full []time.Duration
 }
 
 func newLimiter(every time.Duration, burst int) limiter {
 	return limiter{
-		every: every, burst: burst, mu: new(sync.Mutex),
-		buckets: make(map[tries]*rate.Limiter), others: rate.NewLimiter(rate.Every(every), burst),
+		every: every, burst: burst, seed: maphash.MakeSeed(), began: time.Now(),
+		mu: new(sync.Mutex), full: make([]time.Duration, cells),
 	}
 }
 
-// take takes a token, or returns a *LimitError.
+// take takes a try, or returns a *LimitError.
 func (l *limiter) take(key tries) error {
-	now := time.Now() // monotonic: a clock that is set gives nobody tries
-	r := l.bucket(key, now).ReserveN(now, 1)
-	if after := r.DelayFrom(now); after > 0 {
-		r.CancelAt(now)
-		return &LimitError{after}
-	}
-	return nil
-}
-
-func (l *limiter) bucket(key tries, now time.Time) *rate.Limiter {
+	i := maphash.Comparable(l.seed, key) % cells
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if b := l.buckets[key]; b != nil {
-		return b
+	now := time.Since(l.began) // monotonic: a clock that is set gives nobody tries
+	full := max(l.full[i], now) + l.every
+	if after := full - now - time.Duration(l.burst)*l.every; after > 0 {
+		return &LimitError{after}
 	}
-	if len(l.buckets) >= mostBuckets && now.Sub(l.swept) >= time.Second {
-		l.swept = now
-		for k, b := range l.buckets {
-			if b.TokensAt(now) >= float64(l.burst) {
-				delete(l.buckets, k) // as good as new
-			}
-		}
-	}
-	if len(l.buckets) >= mostBuckets {
-		return l.others
-	}
-	b := rate.NewLimiter(rate.Every(l.every), l.burst)
-	l.buckets[key] = b
-	return b
+	l.full[i] = full
+	return nil
 }
 
 // block is what one caller can have many addresses of: an IPv6 host owns a /64.

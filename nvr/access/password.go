@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
@@ -25,25 +24,24 @@ var usualCost = cost{19456, 2}
 const (
 	saltBytes, keyBytes = 16, 32
 
-	// No more are worked on at a time: each takes 19 MiB and a core.
-	mostHashes = 2
-	// No more are worked on or wait for that: who comes then is sent away.
-	mostWaiting = 32
-
 	leastPassword = 8   // characters
 	mostPassword  = 256 // bytes
 )
 
-// hasher makes and compares password hashes, a few at a time.
+// signedIn stands for an address where somebody who is signed in has a password
+// set or compared: no crowd that wants to sign in keeps those out.
+const signedIn = ""
+
+// hasher makes and compares password hashes, a few at a time. from is the
+// address of who wants to sign in.
 type hasher struct {
-	cost    cost
-	slots   chan struct{}
-	waiting *atomic.Int32
-	dummy   string // compared with for names that are not there
+	cost  cost
+	turns *turns
+	dummy string // compared with for names that are not there
 }
 
 func newHasher() hasher {
-	h := hasher{cost: usualCost, slots: make(chan struct{}, mostHashes), waiting: new(atomic.Int32)}
+	h := hasher{cost: usualCost, turns: new(turns)}
 	// Nobody knows a password for it, so it need not be made of one.
 	h.dummy = phc(h.cost, random(saltBytes), random(keyBytes))
 	return h
@@ -79,26 +77,19 @@ func parsePHC(text string) (c cost, salt, key []byte, ok bool) {
 	return c, salt, key, ok
 }
 
-// work waits for a slot and computes.
-func (h *hasher) work(ctx context.Context, c cost, password string, salt []byte) ([]byte, error) {
-	if h.waiting.Add(1) > mostWaiting {
-		h.waiting.Add(-1)
-		return nil, ErrBusy
+// work waits for its turn and computes.
+func (h *hasher) work(ctx context.Context, c cost, password string, salt []byte, from string) ([]byte, error) {
+	if err := h.turns.wait(ctx, from); err != nil {
+		return nil, err
 	}
-	defer h.waiting.Add(-1)
-	select {
-	case h.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-h.slots }()
+	defer h.turns.done()
 	return argon2.IDKey([]byte(password), salt, c.passes, c.memory, 1, keyBytes), nil
 }
 
 // hash makes the hash of a password.
-func (h *hasher) hash(ctx context.Context, password string) (string, error) {
+func (h *hasher) hash(ctx context.Context, password, from string) (string, error) {
 	salt := random(saltBytes)
-	key, err := h.work(ctx, h.cost, password, salt)
+	key, err := h.work(ctx, h.cost, password, salt, from)
 	if err != nil {
 		return "", err
 	}
@@ -107,12 +98,12 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 
 // verify compares a password with a hash, "" when there is none, with the same
 // work whatever the outcome. stale says that the hash is of another cost.
-func (h *hasher) verify(ctx context.Context, hash, password string) (right, stale bool, err error) {
+func (h *hasher) verify(ctx context.Context, hash, password, from string) (right, stale bool, err error) {
 	c, salt, key, ok := parsePHC(hash)
 	if !ok {
 		c, salt, key, _ = parsePHC(h.dummy)
 	}
-	got, err := h.work(ctx, c, password, salt)
+	got, err := h.work(ctx, c, password, salt, from)
 	if err != nil {
 		return false, false, err
 	}

@@ -232,7 +232,7 @@ func (a *Access) Login(ctx context.Context, name, password string, from Peer, ol
 	if u != nil {
 		hash = u.PasswordHash
 	}
-	right, stale, err := a.hashing.verify(ctx, hash, password)
+	right, stale, err := a.hashing.verify(ctx, hash, password, from.Address)
 	if err != nil {
 		return "", err
 	}
@@ -246,7 +246,7 @@ func (a *Access) Login(ctx context.Context, name, password string, from Peer, ol
 	}
 	renewed := ""
 	if stale {
-		if renewed, err = a.hashing.hash(ctx, password); err != nil {
+		if renewed, err = a.hashing.hash(ctx, password, from.Address); err != nil {
 			return "", err
 		}
 	}

@@ -192,7 +192,7 @@ func (a *Access) provePassword(ctx context.Context, u *db.User, old *string, fro
 	if err := a.accounts.take(a.account(u.Name, u, from)); err != nil {
 		return err
 	}
-	right, _, err := a.hashing.verify(ctx, u.PasswordHash, *old)
+	right, _, err := a.hashing.verify(ctx, u.PasswordHash, *old, signedIn)
 	if err == nil && !right {
 		err = ErrDenied
 	}
@@ -277,7 +277,7 @@ func (a *Access) changed(ctx context.Context, u db.User, c UserChange) (db.User,
 	}
 	err := checkPassword(u.Name, *c.Password)
 	if err == nil {
-		u.PasswordHash, err = a.hashing.hash(ctx, *c.Password)
+		u.PasswordHash, err = a.hashing.hash(ctx, *c.Password, signedIn)
 	}
 	return u, err
 }

@@ -281,7 +281,15 @@ func TestFFmpegDecodesEveryFrame(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			check("media segment", append(init, contents(t, m4s)...), want[:120])
+			file = check("media segment", append(init, contents(t, m4s)...), want[:120])
+			if c.audio {
+				// Four seconds of the six; the part of the last frame that is over
+				// the end goes with it.
+				got, want := frames(t, file, "a"), frames(t, source, "a")
+				if i := slices.Index(got, want[1]); i < 0 || len(got)-i < len(want)*4/6-3 || len(got)-i > len(want) || !slices.Equal(got[i:len(got)-1], want[1:len(got)-i]) {
+					t.Errorf("sound of a media segment: %d frames, the first of the source at %d", len(got), i)
+				}
+			}
 		})
 	}
 }

@@ -40,9 +40,12 @@ type Recording struct {
 	WallDuration media.Duration
 
 	// PrevMedia and PrevRuns are what the stream had before this recording:
-	// media time, and runs begun. They are for those who serve, not in any file.
-	PrevMedia media.Duration
-	PrevRuns  int32
+	// media time, and runs begun. VideoEntryID and AudioEntryID are what the
+	// store calls the sample entries, AudioEntryID 0 without an audio track. All
+	// these are for those who serve, not in any file.
+	PrevMedia                  media.Duration
+	PrevRuns                   int32
+	VideoEntryID, AudioEntryID int32
 
 	Video, Audio *media.SampleEntry // Audio is nil without an audio track
 
@@ -226,6 +229,18 @@ func (f *File) Leading() media.Duration { return f.leading }
 // for begins.
 func (f *File) MediaFrom() media.Duration {
 	return media.Duration(f.segs[0].from + f.segs[0].early - f.segs[0].lead)
+}
+
+// EntryIDs are the sample entries that go with a media segment, as its
+// recordings name them: AppendInit of these begins it. audio is 0 when there is
+// no sound in it, though its recordings may have a track for some.
+func (f *File) EntryIDs() (video, audio int32) {
+	for i := range f.segs[:len(f.segs)-1] {
+		if f.segs[i].sounds() > 0 {
+			return f.segs[0].VideoEntryID, f.segs[i].AudioEntryID
+		}
+	}
+	return f.segs[0].VideoEntryID, 0
 }
 
 // Segments is the number of segments.
@@ -539,11 +554,7 @@ func (f *File) audioEdits() []edit {
 
 // describe fills in what HTTP wants to know.
 func (f *File) describe(opt Options) {
-	var codecs []string
-	for _, e := range append(f.videoEntries[:len(f.videoEntries):len(f.videoEntries)], f.audioEntries...) {
-		codecs = append(codecs, e.Codec)
-	}
-	f.mimeType = fmt.Sprintf("video/mp4; codecs=%q", strings.Join(codecs, ","))
+	f.mimeType = ContentType(append(f.videoEntries[:len(f.videoEntries):len(f.videoEntries)], f.audioEntries...)...)
 	last := &f.segs[len(f.segs)-2]
 	f.modTime = last.Start.Add(last.To).Std()
 
@@ -570,6 +581,16 @@ func (f *File) describe(opt Options) {
 		}
 	}
 	f.etag = `"` + hex.EncodeToString(h.Sum(nil)[:20]) + `"`
+}
+
+// ContentType is how browsers are told what they are to play: the media type of
+// a file with these sample entries (RFC 6381).
+func ContentType(entries ...*media.SampleEntry) string {
+	var codecs []string
+	for _, e := range entries {
+		codecs = append(codecs, e.Codec)
+	}
+	return fmt.Sprintf("video/mp4; codecs=%q", strings.Join(codecs, ","))
 }
 
 func flag(b bool) int64 {

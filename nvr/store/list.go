@@ -144,7 +144,7 @@ func (st *Stream) source(in *RecordingInfo) (mp4.Recording, error) {
 		VideoSamples: in.VideoSamples, KeySamples: in.KeySamples, VideoBytes: in.VideoBytes, Duration: in.MediaDuration,
 		AudioSamples: in.AudioSamples, AudioBytes: in.AudioBytes, Fragments: in.Fragments, HasOffsets: in.HasOffsets,
 		WallDuration: in.WallDuration, Unflushed: in.Uncommitted,
-		PrevMedia: in.PrevMedia, PrevRuns: in.PrevRuns,
+		PrevMedia: in.PrevMedia, PrevRuns: in.PrevRuns, VideoEntryID: in.VideoEntryID, AudioEntryID: in.AudioEntryID,
 	}
 	if in.AudioEntryID != 0 {
 		if out.Audio, ok = st.store.entries.get(media.Audio, in.AudioEntryID); !ok {

@@ -717,3 +717,8 @@ func (t *entryTable) unsaved() (rows []db.SampleEntry, saved func()) {
 func (s *Store) SampleEntry(id int32) (*media.SampleEntry, bool) {
 	return s.entries.get(media.Video, id)
 }
+
+// AudioEntry is the same for audio sample entries, which have ids of their own.
+func (s *Store) AudioEntry(id int32) (*media.SampleEntry, bool) {
+	return s.entries.get(media.Audio, id)
+}

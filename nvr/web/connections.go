@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -67,6 +68,25 @@ func (c *counted) Close() error {
 // ReadFrom keeps the way open by which the kernel copies from a file to the
 // socket.
 func (c *counted) ReadFrom(src io.Reader) (int64, error) { return io.Copy(c.Conn, src) }
+
+type connKey struct{}
+
+// cork has the connection of a request send full segments alone, however short
+// the pieces are that it is given to copy, until release is called.
+func cork(r *http.Request) (release func()) {
+	set := func(int) {}
+	if c, ok := r.Context().Value(connKey{}).(*counted); ok {
+		if s, ok := c.Conn.(syscall.Conn); ok {
+			if raw, err := s.SyscallConn(); err == nil {
+				set = func(on int) { // one that is closed meanwhile needs none
+					_ = raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_CORK, on) })
+				}
+			}
+		}
+	}
+	set(1)
+	return func() { set(0) }
+}
 
 // CloseWrite lets the server wait until the client has the end of an answer.
 func (c *counted) CloseWrite() error {

@@ -8,9 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,6 +277,50 @@ type socket struct {
 
 func (s *socket) ReadFrom(r io.Reader) (int64, error) { s.copied = r; return io.Copy(io.Discard, r) }
 func (s *socket) CloseWrite() error                   { s.half = true; return nil }
+
+// A connection is corked for as long as recorded video is sent on it.
+func TestCorkIsTakenOffAgain(t *testing.T) {
+	var states []int
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, err := r.Context().Value(connKey{}).(*counted).Conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		look := func() {
+			_ = raw.Control(func(fd uintptr) {
+				on, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_CORK)
+				if err != nil {
+					t.Error(err)
+				}
+				states = append(states, on)
+			})
+		}
+		look()
+		release := cork(r)
+		look()
+		release()
+		look()
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := Server(t.Context(), h, slog.New(slog.DiscardHandler))
+	done := make(chan error)
+	go func() { done <- server.Serve(Limit(l)[0]) }()
+	resp, err := http.Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	server.Close()
+	<-done
+	if !slices.Equal(states, []int{0, 1, 0}) {
+		t.Errorf("corked before, while and after: %v", states)
+	}
+	cork(httptest.NewRequest("GET", "/", nil))() // no connection: nothing to do
+}
 
 // A counted connection leaves the copying of files to the kernel, as any does.
 func TestCountedConnectionCopiesFromFiles(t *testing.T) {

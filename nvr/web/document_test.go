@@ -525,8 +525,8 @@ func (d *document) undriven(s *seen) (breaches []string) {
 	for _, op := range d.ops {
 		responses(op.ptr, op.String())
 		for name, at := range op.query {
-			if d.node(at)["x-once"] == true {
-				continue // of an upgrade, which the drive does not see
+			if d.node(at)["x-given"] == true {
+				continue // the drive does not have what another answer gave
 			}
 			want(op.ptr+" "+name, op.String()+": parameter "+name)
 		}

@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"holdfast/nvr/media"
 	"holdfast/nvr/mp4/mp4test"
 )
@@ -129,10 +132,11 @@ func TestMediaSegmentsOfRecordings(t *testing.T) {
 	r := newRecorder(t, "view")
 	first, last := r.twoRuns()
 	a := r.get(r.path("main/view.m4s?s=%d-%d.%d-", first, last, media.Second))
-	got, err := mp4test.ReadSegment(a.body)
-	if a.status != 200 || err != nil {
-		t.Fatalf("%d %v: %.200s", a.status, err, a.body)
+	tracks, err := mp4test.ReadSegment(a.body)
+	if a.status != 200 || err != nil || len(tracks) != 1 {
+		t.Fatalf("%d %v, %d tracks: %.200s", a.status, err, len(tracks), a.body)
 	}
+	got := tracks[0].Samples
 	// Frame 25 was asked for; the key before it is 20.
 	if len(got) != 31+51 || number(got[0]) != 20 || number(got[31]) != 0 {
 		t.Errorf("%d frames from %d", len(got), number(got[0]))
@@ -165,6 +169,88 @@ func TestMediaSegmentsOfRecordings(t *testing.T) {
 	}
 	if tr := r.film(r.path("main/view.mp4?s=%d-%d", first, last+1)); len(tr[0].Samples) != 128 {
 		t.Errorf("two sample entries in a file: %d frames", len(tr[0].Samples))
+	}
+}
+
+// A media segment has the sound of its recordings beside the picture, as the
+// file has, and names the init segment that has both (playback.md rule 20).
+func TestMediaSegmentsHaveSound(t *testing.T) {
+	r := newRecorder(t, "view")
+	cam := r.cameraWithSound("main")
+	cam.send(25*65 + 1)
+	cam.run.End("test over")
+	silent := r.camera("sub")
+	silent.send(51)
+	silent.run.End("test over")
+	r.restart()
+	first, last, frames := r.recorded("main")
+	if frames != 25*65+1 || first == last {
+		t.Fatalf("recordings %d to %d with %d frames", first, last, frames)
+	}
+
+	// Of the whole, and of a part that begins and ends within recordings.
+	for _, part := range []string{"", fmt.Sprintf(".%d-%d", 10*frame, 62*media.Second+frame)} {
+		path := r.path("main/view.m4s?s=%d-%d%s", first, last, part)
+		a := r.get(path + "&audio=true")
+		got, err := mp4test.ReadSegment(a.body)
+		if a.status != 200 || err != nil || len(got) != 2 || got[0].ID != 1 || got[1].ID != 2 {
+			t.Fatalf("%s: %d %v, %d tracks: %.200s", path, a.status, err, len(got), a.body)
+		}
+		film := r.film(r.path("main/view.mp4?s=%d-%d%s", first, last, part))
+		for i, tr := range got {
+			if d := cmp.Diff(film[i].Samples, tr.Samples, cmpopts.IgnoreFields(mp4test.Sample{}, "At", "Duration")); d != "" {
+				t.Errorf("%s: track %d has other samples than the file: %s", path, tr.ID, d)
+			}
+		}
+		// They end together, within the time of a sound.
+		end := func(tr mp4test.Track, scale int64) int64 {
+			s := tr.Samples[len(tr.Samples)-1]
+			return (s.At + int64(s.Duration)) * 90000 / scale
+		}
+		if v, s := end(got[0], 90000), end(got[1], 48000); s < v-2 || s > v+2 {
+			t.Errorf("%s: pictures end at %d, sounds at %d", path, v, s)
+		}
+		if n := number(got[1].Samples[0]); part == "" && n != 0 || part != "" && n == 0 {
+			t.Errorf("%s: sounds begin with %d", path, n)
+		}
+		if got, want := a.header.Get("Content-Type"), `video/mp4; codecs="avc1.4d401e,mp4a.40.2"`; got != want {
+			t.Errorf("%s: Content-Type %s, want %s", path, got, want)
+		}
+
+		video, audio := a.header.Get("X-Video-Sample-Entry-Id"), a.header.Get("X-Audio-Sample-Entry-Id")
+		head := r.get("/api/init/" + video + ".mp4?audio=" + audio)
+		if head.status != 200 || head.header.Get("Content-Type") != a.header.Get("Content-Type") ||
+			!bytes.Contains(head.body, cam.entry.Config) || !bytes.Contains(head.body, cam.sound.Config) {
+			t.Fatalf("init segment: %d %v %.200s", head.status, head.header, head.body)
+		}
+		if b := r.get(r.path("main/%s.txt?s=%d-%d%s&audio=true", "view.m4s", first, last, part)); b.status != 200 ||
+			!bytes.Contains(b.body, []byte(a.header.Get("ETag"))) || !bytes.Contains(b.body, []byte("audio")) {
+			t.Errorf("%s.txt: %d %s", path, b.status, b.body)
+		}
+
+		// Without, unless it is asked for: init segments of who does not know have no
+		// place for it.
+		b := r.get(path)
+		if got, err := mp4test.ReadSegment(b.body); b.status != 200 || err != nil || len(got) != 1 || len(got[0].Samples) != len(film[0].Samples) ||
+			b.header.Get("X-Audio-Sample-Entry-Id") != "" || b.header.Get("ETag") == a.header.Get("ETag") || strings.Contains(b.header.Get("Content-Type"), "mp4a") {
+			t.Errorf("%s: %d %v, %d tracks, %v", path, b.status, err, len(got), b.header)
+		}
+	}
+
+	start, _, _ := r.recorded("sub")
+	a := r.get(r.path("sub/view.m4s?s=%d&audio=true", start))
+	if got, err := mp4test.ReadSegment(a.body); err != nil || len(got) != 1 || a.header.Get("X-Audio-Sample-Entry-Id") != "" || a.header.Get("X-Video-Sample-Entry-Id") == "" {
+		t.Errorf("without sound: %d tracks, %v, %v", len(got), err, a.header)
+	}
+	for path, want := range map[string]int{
+		r.path("main/view.m4s?s=%d&audio=false", first): 200, r.path("main/view.m4s?s=%d&audio=1", first): 400,
+		r.path("main/view.mp4?s=%d&audio=false", first): 400,
+		"/api/init/1.mp4?audio=2":                       404, "/api/init/1.mp4?audio=0": 404, "/api/init/1.mp4?audio=": 200, "/api/init/1.mp4?audio=x": 400,
+		"/api/init/1.mp4?audio=99999999999": 400, "/api/init/9.mp4?audio=1": 404,
+	} {
+		if a := r.get(path); a.status != want {
+			t.Errorf("%s: %d, want %d", path, a.status, want)
+		}
 	}
 }
 

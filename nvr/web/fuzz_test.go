@@ -32,6 +32,8 @@ func FuzzRequest(f *testing.F) {
 		{"GET", "/api/cameras/UUID/main/live.m4s", "Upgrade: websocket", ""},
 		{"GET", "/api/init/-1.mp4", "", ""},
 		{"GET", "/api/init/1.mp4?%", "", ""},
+		{"GET", "/api/init/1.mp4?audio=-1", "", ""},
+		{"GET", "/api/cameras/UUID/main/view.m4s?s=0&audio=true", "", ""},
 		{"GET", "/api/cameras/%2e%2e/%2e%2e/etc", "", ""},
 		{"POST", "/api/cameras/", "Content-Type: application/json", `{"shortName":"a","streams":{"main":{"url":"rtsp://192.0.2.1/","retainBytes":-1}}}`},
 		{"POST", "/api/cameras/", "Content-Type: application/json", `[[[[[[`},

@@ -188,7 +188,7 @@ func appendLive(b []byte, l *store.Live) []byte {
 		"X-Prev-Media-Duration: %d\r\n"+
 		"X-Runs: %d\r\n"+
 		"X-Video-Sample-Entry-Id: %d\r\n\r\n",
-		contentType(l.Unit.Entry), l.RecordingStart, l.OpenID, l.RecordingNo,
+		mp4.ContentType(l.Unit.Entry), l.RecordingStart, l.OpenID, l.RecordingNo,
 		l.MediaStart, l.MediaStart+d, l.PrevMedia, l.PrevRuns, l.EntryID)
 	return mp4.AppendMediaSegment(b, 1, &mp4.Fragment{Video: []media.Sample{{
 		Duration: int32(d), Size: int32(len(l.Unit.Data)), Offset: int32(l.Unit.PTS - l.Unit.DTS), Key: l.Unit.Key,

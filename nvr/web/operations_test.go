@@ -397,7 +397,7 @@ func (d *driven) fields(schema string, v any) {
 func (d *driven) parameters() {
 	for _, op := range d.page.operations() {
 		for name, at := range op.query {
-			if d.page.node(at)["x-once"] == true {
+			if d.page.node(at)["x-given"] == true {
 				continue // what another answer gave
 			}
 			q := url.Values{}

@@ -76,12 +76,19 @@ func clientGone(r *http.Request, err error) bool {
 type patient struct {
 	http.ResponseWriter
 	rc *http.ResponseController
+
+	// kernel says that the kernel may copy from a file to the client. What it is
+	// late with can then go on where it was, which TLS and buffers cannot.
+	kernel bool
 }
 
-const patientPiece = 64 << 10 // bytes; api.md names them
+const (
+	patientPiece = 64 << 10 // bytes; api.md names them
+	kernelPiece  = 4 << 20  // that the kernel is given to copy at a time
+)
 
-func newPatient(w http.ResponseWriter) *patient {
-	return &patient{w, http.NewResponseController(w)}
+func newPatient(w http.ResponseWriter, r *http.Request) *patient {
+	return &patient{w, http.NewResponseController(w), r.TLS == nil && r.ProtoMajor == 1}
 }
 
 func (p *patient) more() { _ = p.rc.SetWriteDeadline(time.Now().Add(answerTime)) }
@@ -123,12 +130,19 @@ func (p *patient) ReadFrom(src io.Reader) (n int64, err error) {
 		left.N -= n
 		return n, err
 	}
+	most, late := int64(patientPiece), false
+	if _, file := left.R.(*os.File); file && p.kernel {
+		most, late = kernelPiece, true
+	}
 	for left.N > 0 {
-		piece := &io.LimitedReader{R: left.R, N: min(left.N, patientPiece)}
+		piece := &io.LimitedReader{R: left.R, N: min(left.N, most)}
 		want := piece.N
 		p.more()
 		m, err := io.Copy(p.ResponseWriter, piece)
 		n, left.N = n+m, left.N-m
+		if late && m >= patientPiece && errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // slow, and not standing still
+		}
 		if err != nil || m < want {
 			return n, err
 		}

@@ -3,12 +3,14 @@ package web
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync/atomic"
@@ -42,7 +44,7 @@ func TestLongAnswersGetTimeForEachPiece(t *testing.T) {
 		"copied":  func(w io.Writer) (int64, error) { return io.CopyN(w, bytes.NewReader(data), int64(len(data))) },
 	} {
 		d := &deadlines{ResponseRecorder: *httptest.NewRecorder()}
-		n, err := send(newPatient(d))
+		n, err := send(newPatient(d, httptest.NewRequest("GET", "/", nil)))
 		if err != nil || n != int64(len(data)) || !bytes.Equal(d.Body.Bytes(), data) {
 			t.Errorf("%s: %d bytes, %v", name, n, err)
 		}
@@ -63,7 +65,7 @@ func TestSlowClientIsNotCutOff(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			conn := servePipes(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Length", strconv.Itoa(10*piece))
-				_, _ = newPatient(w).Write(make([]byte, 10*piece))
+				_, _ = newPatient(w, r).Write(make([]byte, 10*piece))
 			})).dial()
 			defer conn.Close()
 			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -82,6 +84,62 @@ func TestSlowClientIsNotCutOff(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v", name, n, err)
 			}
 		})
+	}
+}
+
+// late is a connection to a client that takes so many bytes of a file until the
+// deadline is over, each time.
+type late struct {
+	*httptest.ResponseRecorder
+	takes int64
+	calls int
+}
+
+func (l *late) SetWriteDeadline(time.Time) error { return nil }
+
+func (l *late) ReadFrom(r io.Reader) (int64, error) {
+	l.calls++
+	n, err := io.CopyN(l.ResponseRecorder, r, l.takes)
+	if err == io.EOF {
+		return n, nil
+	}
+	return n, cmp.Or(err, os.ErrDeadlineExceeded)
+}
+
+// The kernel is given much to copy at a time, and a client that is slow with it
+// is not cut off, unless it takes less than api.md says.
+func TestKernelCopiesMuchAtATime(t *testing.T) {
+	const size = 10<<20 + 17
+	f, err := os.Create(filepath.Join(t.TempDir(), "film"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	plain := httptest.NewRequest("GET", "/", nil)
+	overTLS := httptest.NewRequest("GET", "https://localhost/", nil)
+	for name, c := range map[string]struct {
+		r     *http.Request
+		takes int64
+		whole bool
+		calls int // at most
+	}{
+		"fast":               {plain, 1 << 30, true, 3},
+		"slow":               {plain, patientPiece, true, size/patientPiece + 1},
+		"too slow":           {plain, patientPiece - 1, false, 1},
+		"fast, over TLS":     {overTLS, 1 << 30, true, size/patientPiece + 1},
+		"too late, over TLS": {overTLS, patientPiece - 1, false, 1},
+	} {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		w := &late{ResponseRecorder: httptest.NewRecorder(), takes: c.takes}
+		n, err := newPatient(w, c.r).ReadFrom(&io.LimitedReader{R: f, N: size})
+		if whole := err == nil && n == size && w.Body.Len() == size; whole != c.whole || w.calls > c.calls {
+			t.Errorf("%s: %d bytes by %d calls, %v", name, n, w.calls, err)
+		}
 	}
 }
 

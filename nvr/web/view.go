@@ -155,7 +155,7 @@ type view struct {
 func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	single := []string{"gaps", "ts"}
 	if v.segment {
-		single = nil
+		single = []string{"audio"}
 	}
 	q, err := parameters(r, single, "s")
 	if err != nil {
@@ -197,6 +197,11 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	if v.segment {
 		h.Set("X-Prev-Media-Duration", strconv.FormatInt(int64(ver.prevMedia), 10))
 		h.Set("X-Runs", strconv.Itoa(int(ver.runs)))
+		video, audio := ver.file.EntryIDs()
+		h.Set("X-Video-Sample-Entry-Id", strconv.Itoa(int(video)))
+		if audio != 0 {
+			h.Set("X-Audio-Sample-Entry-Id", strconv.Itoa(int(audio)))
+		}
 		if l := ver.file.Leading(); l > 0 {
 			h.Set("X-Leading-Media-Duration", strconv.FormatInt(int64(l), 10))
 		}
@@ -213,7 +218,9 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	}
 	// No condition is by that date, which may be that of other bytes after an
 	// update of the recorder or when its clock was set; a tag is not.
-	http.ServeContent(newPatient(w), r, "", time.Time{}, body)
+	release := cork(r)
+	http.ServeContent(newPatient(w, r), r, "", time.Time{}, body)
+	release()
 	if err := body.end(); err != nil && !clientGone(r, err) {
 		// The length was promised: the server cuts the connection, and so the
 		// client knows.
@@ -239,6 +246,13 @@ func (s *server) newVersion(r *http.Request, q url.Values, spans []span, v view,
 	default:
 		return version{}, badRequest("ts is %q, neither true nor false", ts)
 	}
+	switch audio := q.Get("audio"); audio {
+	case "true":
+	case "", "false":
+		opt.VideoOnly = v.segment
+	default:
+		return version{}, badRequest("audio is %q, neither true nor false", audio)
+	}
 	var segments []mp4.Segment
 	for _, sp := range spans {
 		var err error
@@ -248,8 +262,7 @@ func (s *server) newVersion(r *http.Request, q url.Values, spans []span, v view,
 	}
 	layOut := mp4.New
 	if v.segment {
-		// /api/init/<id>.mp4, which it goes with, has no sound.
-		layOut, opt.VideoOnly = mp4.NewMediaSegment, true
+		layOut = mp4.NewMediaSegment
 	}
 	f, err := layOut(segments, opt)
 	switch {
@@ -295,9 +308,11 @@ func attachment(name string) string {
 	return v
 }
 
-// initSegment serves the initialization segment of a video sample entry.
+// initSegment serves the initialization segment of a video sample entry, and of
+// the audio sample entry that the query names.
 func (s *server) initSegment(w http.ResponseWriter, r *http.Request) error {
-	if _, err := parameters(r, nil); err != nil {
+	q, err := parameters(r, []string{"audio"})
+	if err != nil {
 		return err
 	}
 	name, ok := strings.CutSuffix(r.PathValue("file"), ".mp4")
@@ -309,21 +324,28 @@ func (s *server) initSegment(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return &httpError{http.StatusNotFound, fmt.Sprintf("there is no video sample entry %d", id)}
 	}
-	b, err := mp4.AppendInit(nil, e, nil, nil)
+	entries := []*media.SampleEntry{e}
+	var sound *media.SampleEntry
+	if v := q.Get("audio"); v != "" {
+		id, err := strconv.ParseInt(v, 10, 32)
+		if err != nil {
+			return badRequest("audio is %q, not the id of an audio sample entry", v)
+		}
+		if sound, ok = s.Store.AudioEntry(int32(id)); !ok {
+			return &httpError{http.StatusNotFound, fmt.Sprintf("there is no audio sample entry %d", id)}
+		}
+		entries = append(entries, sound)
+	}
+	b, err := mp4.AppendInit(nil, e, sound, nil)
 	if err != nil {
 		return err
 	}
 	aw, ah := aspect(e)
 	h := w.Header()
-	h.Set("Content-Type", contentType(e))
+	h.Set("Content-Type", mp4.ContentType(entries...))
 	h.Set("X-Aspect", fmt.Sprintf("%d:%d", aw, ah))
 	h.Set("Cache-Control", "private, max-age=3600")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	_, _ = w.Write(b) // the caller has gone: nobody to tell
 	return nil
-}
-
-// contentType is how browsers are told what they are to play.
-func contentType(e *media.SampleEntry) string {
-	return `video/mp4; codecs="` + e.Codec + `"`
 }

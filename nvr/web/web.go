@@ -27,6 +27,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -155,8 +156,22 @@ func New(cfg Config) http.Handler {
 		_ = rc.SetWriteDeadline(time.Now().Add(answerTime))
 		limitBody(w, r)
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		defer s.tellPanic(r)
 		guarded.ServeHTTP(w, r)
 	})
+}
+
+// tellPanic logs that a handler panicked. net/http would keep the recorder going
+// and tell only the log of what clients do wrong.
+func (s *server) tellPanic(r *http.Request) {
+	switch p := recover(); p {
+	case nil:
+	case http.ErrAbortHandler: // the connection is to be cut
+		panic(p)
+	default:
+		s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // Server returns a server with the limits that strangers on the network call
@@ -174,6 +189,7 @@ func Server(ctx context.Context, h http.Handler, log *slog.Logger) *http.Server 
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 
 		// It would read the body of OPTIONS * with no limit of time.
 		DisableGeneralOptionsHandler: true,
@@ -323,7 +339,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 // refuse.
 func withoutVideo(h http.Header) {
 	for _, name := range []string{"ETag", "Last-Modified", "Content-Disposition", "Content-Length", "Accept-Ranges",
-		"X-Prev-Media-Duration", "X-Leading-Media-Duration", "X-Runs"} {
+		"X-Prev-Media-Duration", "X-Leading-Media-Duration", "X-Runs", "X-Video-Sample-Entry-Id", "X-Audio-Sample-Entry-Id"} {
 		h.Del(name)
 	}
 	h.Set("Cache-Control", "private, no-cache")

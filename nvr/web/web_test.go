@@ -115,12 +115,26 @@ type feed struct {
 	size  int // bytes of each
 	entry *media.SampleEntry
 	began time.Time
+
+	sound  *media.SampleEntry // nil: silent
+	sounds int                // sent
 }
 
 const frame = media.Second / 25
 
 func (r *recorder) camera(typ string) *feed {
 	f := &feed{TB: r.TB, run: r.stream(typ).Begin(nil), size: 100, entry: videoEntry(640, 360), began: time.Now()}
+	return f
+}
+
+// cameraWithSound has a microphone, too: 1024 samples each time.
+func (r *recorder) cameraWithSound(typ string) *feed {
+	sound := &media.SampleEntry{
+		Kind: media.Audio, Format: "mp4a", Codec: "mp4a.40.2", Timescale: 48000, Channels: 1, SampleRate: 48000, Config: []byte{0x11, 0x88},
+	}
+	f := r.camera(typ)
+	f.run.End("camera has a microphone")
+	f.run, f.sound = r.stream(typ).Begin(sound), sound
 	return f
 }
 
@@ -157,6 +171,16 @@ func (f *feed) fill(frames int) error {
 			return fmt.Errorf("frame %d: %w", f.n, err)
 		}
 		f.n++
+		for f.sound != nil && int64(f.sounds)*1024*90000 <= int64(at)*48000 {
+			err := f.run.Append(media.AccessUnit{
+				Kind: media.Audio, DTS: int64(f.sounds) * 1024, PTS: int64(f.sounds) * 1024, Key: true,
+				Data: payload(f.sounds, 40), Entry: f.sound, Received: f.began.Add(at.Std()),
+			})
+			if err != nil {
+				return fmt.Errorf("sound %d: %w", f.sounds, err)
+			}
+			f.sounds++
+		}
 	}
 	return nil
 }
@@ -274,6 +298,29 @@ func TestOtherMethodsAreRefused(t *testing.T) {
 	for _, path := range []string{"/api/", "/api/init/1.mp4", r.path("main/recordings"), r.path("main/view.mp4"), r.path("main/live.m4s"), "/healthz", "/metrics"} {
 		if a := r.ask("PUT", path, "x"); a.status != 405 || !strings.Contains(a.header.Get("Allow"), "GET") {
 			t.Errorf("PUT %s: %d, Allow %q", path, a.status, a.header.Get("Allow"))
+		}
+	}
+}
+
+// A fault of ours is in the log, however quiet that is kept.
+func TestPanicOfAHandlerIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	for text, why := range map[string]any{"a promise was broken": "a promise was broken", "": http.ErrAbortHandler} {
+		log.Reset()
+		s := newRecorder(t, "view")
+		h := held(t, Config{Store: s.store, Log: slog.New(slog.NewTextHandler(&log, nil)), Anonymous: "view",
+			UI: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(why) })})
+		func() {
+			defer func() {
+				if p := recover(); p != http.ErrAbortHandler {
+					t.Errorf("the server is told %v", p)
+				}
+			}()
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://localhost/page", nil))
+		}()
+		got := log.String()
+		if text == "" && got != "" || !strings.Contains(got, text) || text != "" && !strings.Contains(got, "level=ERROR") {
+			t.Errorf("panic %v: logged %q", why, got)
 		}
 	}
 }

@@ -137,6 +137,45 @@ test("the demo shows live video and plays a recording within 15 s", { timeout: 1
   });
   assert.ok(lag < 2, `live video is ${lag} s behind`);
 
+  // A media segment and its init segment play in MediaSource, with their sound.
+  const segment = await page.evaluate(async () => {
+    const json = async (path) => (await fetch(path)).json();
+    const { cameras } = await json("/api/");
+    const base = `/api/cameras/${cameras[0].uuid}/main/`;
+    const { recordings } = await json(`${base}recordings?split90k=1`);
+    const { startId, startTime90k, endTime90k } = recordings.sort((a, b) => a.startId - b.startId)[0];
+    const media = await fetch(`${base}view.m4s?audio=true&s=${startId}.0-${endTime90k - startTime90k}`);
+    const [video, audio] = ["Video", "Audio"].map((kind) => media.headers.get(`X-${kind}-Sample-Entry-Id`));
+    const init = await fetch(`/api/init/${video}.mp4?audio=${audio}`);
+    const type = init.headers.get("Content-Type");
+    const source = new MediaSource();
+    const v = document.createElement("video");
+    v.muted = true;
+    v.src = URL.createObjectURL(source);
+    const once = (target, event) => new Promise((resolve) => target.addEventListener(event, resolve, { once: true }));
+    await once(source, "sourceopen");
+    const buffer = source.addSourceBuffer(type);
+    for (const part of [init, media]) {
+      const appended = once(buffer, "updateend");
+      buffer.appendBuffer(await part.arrayBuffer());
+      await appended;
+    }
+    source.endOfStream();
+    await v.play();
+    const until = Date.now() + 15_000;
+    while (!(v.webkitAudioDecodedByteCount > 0 && v.currentTime > 0.5) && !v.error && Date.now() < until) await new Promise((r) => setTimeout(r, 50));
+    return {
+      type, status: init.status, error: v.error?.message, sound: v.webkitAudioDecodedByteCount, at: v.currentTime,
+      start: v.buffered.start(0), length: v.buffered.end(v.buffered.length - 1), ranges: v.buffered.length, asked: (endTime90k - startTime90k) / 90_000,
+    };
+  });
+  assert.match(segment.type, /^video\/mp4; codecs="avc1\.[0-9a-f]{6},mp4a\.40\.2"$/);
+  assert.ok(
+    segment.error === undefined && segment.sound > 0 && segment.at > 0.5 && segment.ranges === 1 && segment.start < 0.2 &&
+      Math.abs(segment.length - segment.asked) < 0.3,
+    `the media segment: ${JSON.stringify(segment)}`,
+  );
+
   // What is downloaded is the same file, whole or in part.
   const href = await page.locator(".recordings tbody tr a[download]").last().getAttribute("href");
   const part = await context.request.get(href, { headers: { Range: "bytes=4-7" } });

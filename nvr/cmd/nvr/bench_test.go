@@ -36,7 +36,7 @@ type used struct {
 	peak    int64
 }
 
-func usageOf(b *testing.B, pid int) used {
+func usageOf(b testing.TB, pid int) used {
 	b.Helper()
 	var u used
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -125,6 +125,22 @@ func (p *nvr) says(prefix string) (rest string) {
 	}
 }
 
+// code waits for the line with the code that claims the recorder. It comes
+// behind that with the address.
+func (p *nvr) code() string {
+	p.t.Helper()
+	select {
+	case line := <-p.line:
+		if !strings.Contains(line, "claim it") {
+			p.t.Fatalf("the console shows %q", line)
+		}
+		return line[strings.LastIndexByte(line, ' ')+1:]
+	case <-time.After(2 * time.Minute):
+		p.t.Fatal("no code on the console")
+	}
+	return ""
+}
+
 func (p *nvr) kill() {
 	p.cmd.Process.Kill()
 	p.wait()
@@ -168,7 +184,7 @@ func get(t *testing.T, url string) []byte {
 
 // cameras starts emulated cameras in this process and writes a configuration
 // that records them.
-func cameras(t *testing.T, n int, script string) (*cameratest.Server, string) {
+func cameras(t *testing.T, n int, script string, change ...func(*store.StreamConfig)) (*cameratest.Server, string) {
 	t.Helper()
 	cfg := cameratest.Config{Listen: "127.0.0.1:0", Cameras: n}
 	if script != "" {
@@ -187,7 +203,11 @@ func cameras(t *testing.T, n int, script string) (*cameratest.Server, string) {
 	for i := range n {
 		streams := make(map[string]store.StreamConfig)
 		for _, typ := range []string{"main", "sub"} {
-			streams[typ] = store.StreamConfig{URL: cams.URL(fmt.Sprintf("%d/%s", i+1, typ)), Record: true, RetainBytes: 1 << 30}
+			st := store.StreamConfig{URL: cams.URL(fmt.Sprintf("%d/%s", i+1, typ)), Record: true, RetainBytes: 1 << 30}
+			for _, c := range change {
+				c(&st)
+			}
+			streams[typ] = st
 		}
 		set.Cameras = append(set.Cameras, store.CameraConfig{ShortName: fmt.Sprint(i + 1), Streams: streams})
 	}

@@ -100,24 +100,37 @@ func Read(b []byte) ([]Track, error) {
 	return tracks, nil
 }
 
-// ReadSegment resolves a media segment of one track.
-func ReadSegment(b []byte) ([]Sample, error) {
-	runs, err := gomp4.ExtractBoxWithPayload(bytes.NewReader(b), nil, gomp4.BoxPath{gomp4.BoxTypeMoof(), gomp4.BoxTypeTraf(), gomp4.BoxTypeTrun()})
+// ReadSegment resolves a media segment: its tracks in the order in which they
+// stand there. It does not know their Timescale and what is Shown: the init
+// segment says the one, nothing is hidden of the other.
+func ReadSegment(b []byte) ([]Track, error) {
+	boxes, err := gomp4.ExtractBoxesWithPayload(bytes.NewReader(b), nil, []gomp4.BoxPath{
+		{gomp4.BoxTypeMoof(), gomp4.BoxTypeTraf(), gomp4.BoxTypeTfhd()},
+		{gomp4.BoxTypeMoof(), gomp4.BoxTypeTraf(), gomp4.BoxTypeTfdt()},
+		{gomp4.BoxTypeMoof(), gomp4.BoxTypeTraf(), gomp4.BoxTypeTrun()},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read media segment: %w", err)
 	}
-	var out []Sample
+	var out []Track
 	var at int64
-	for _, r := range runs {
-		run := r.Payload.(*gomp4.Trun)
-		pos := int64(run.DataOffset)
-		for _, e := range run.Entries {
-			end := pos + int64(e.SampleSize)
-			if pos < 0 || end > int64(len(b)) {
-				return nil, fmt.Errorf("read media segment: sample %d ends at byte %d of %d", len(out), end, len(b))
+	for _, box := range boxes {
+		switch p := box.Payload.(type) {
+		case *gomp4.Tfhd:
+			out = append(out, Track{ID: p.TrackID})
+		case *gomp4.Tfdt:
+			at = int64(p.BaseMediaDecodeTimeV1)
+		case *gomp4.Trun:
+			t := &out[len(out)-1]
+			pos := int64(p.DataOffset)
+			for _, e := range p.Entries {
+				end := pos + int64(e.SampleSize)
+				if pos < 0 || end > int64(len(b)) {
+					return nil, fmt.Errorf("read media segment: track %d: sample %d ends at byte %d of %d", t.ID, len(t.Samples), end, len(b))
+				}
+				t.Samples = append(t.Samples, Sample{at, e.SampleDuration, b[pos:end]})
+				at, pos = at+int64(e.SampleDuration), end
 			}
-			out = append(out, Sample{at, e.SampleDuration, b[pos:end]})
-			at, pos = at+int64(e.SampleDuration), end
 		}
 	}
 	return out, nil
