@@ -985,8 +985,8 @@ var mutants = []mutant{{
 	test:   "TestExpiredTokenKeepsNoUserFromChange",
 }, {
 	breaks: "live video goes on when its session has ended",
-	file:   "nvr/web/live.go",
-	old:    "func() { end(errSignedOut) }",
+	file:   "nvr/web/caller.go",
+	old:    "func() { cancel(errSignedOut) }",
 	new:    "func() {}",
 	test:   "TestLiveVideoAsksWhoMay",
 }, {
@@ -1014,6 +1014,67 @@ var mutants = []mutant{{
 	old:    "case own >= mostTicketsOf:",
 	new:    "case own < 0:",
 	test:   "TestTicketsAreBounded",
+}, {
+	breaks: "events go on to a client that takes none, when its session has ended",
+	file:   "nvr/web/send.go",
+	old:    "_ = p.rc.SetWriteDeadline(time.Now())",
+	new:    "_ = p.rc",
+	test:   "TestEventsEndWithTheSession",
+}, {
+	breaks: "events of cameras that the caller may not see",
+	file:   "nvr/web/events.go",
+	old:    "if !c.May(action, n.CameraID) {",
+	new:    "if !c.May(action, 0) {",
+	test:   "TestEventsShowOnlyWhatTheCallerMaySee",
+}, {
+	breaks: "events of recordings to who may only look live",
+	file:   "nvr/web/events.go",
+	old:    "\t\taction = access.ViewRecorded\n",
+	new:    "",
+	test:   "TestEventsShowOnlyWhatTheCallerMaySee",
+}, {
+	breaks: "a client that was too slow is not told what it missed",
+	file:   "nvr/store/notice.go",
+	old:    "return nil, true, nil",
+	new:    "return nil, false, nil",
+	test:   "TestNoticesAreBounded",
+}, {
+	breaks: "a gap goes on for who is told of it, though it has another cause",
+	file:   "nvr/store/notice.go",
+	old:    "\tst.tellPresence(g.Start)\n",
+	new:    "",
+	test:   "TestWhatIsToldIsWhatIsListed",
+}, {
+	breaks: "a gap over a restart is told with the time of what was adopted",
+	file:   "nvr/store/notice.go",
+	old:    "st.absence.Start = max(st.absence.Start, rec.start.Add(rec.wallDuration()))",
+	new:    "_ = rec",
+	test:   "TestGapOverARestartIsToldAsListed",
+}, {
+	breaks: "a recording that ends is not told",
+	file:   "nvr/store/stream.go",
+	old:    "\tst.tellRecording(rec)\n",
+	new:    "",
+	test:   "TestWhatIsToldIsWhatIsListed",
+}, {
+	breaks: "live video counts the runs before a recording, not its own",
+	file:   "nvr/store/live.go",
+	old:    "Runs: rec.runsWith(),",
+	new:    "Runs: rec.prevRuns,",
+	test:   "TestLiveViewersAreToldWhatListsSay",
+}, {
+	breaks: "live video has the place that a recording had",
+	file:   "nvr/store/live.go",
+	old:    "if m.b == nil || m.place != at {",
+	new:    "if m.b == nil {",
+	test:   "TestLiveViewersAreToldWhatListsSay",
+}, {
+	breaks: "each viewer makes its own live video",
+	file:   "nvr/store/live.go",
+	old:    "if m.b == nil || m.place != at {",
+	new:    "if true {",
+	test:   "TestLiveMessagesAreMadeOnceForAllViewers",
+	in:     "nvr/web",
 }, {
 	breaks: "a session has no end",
 	file:   "nvr/access/session.go",

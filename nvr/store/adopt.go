@@ -38,6 +38,7 @@ func (st *Stream) takeOver(found *Stream) {
 		st.earlier, found.earlier.until = found.earlier, st.last
 	}
 	st.stays(found.recent)
+	st.tellAdopted(found.recent)
 }
 
 // adopt brings in the files that a process before this one left without rows:

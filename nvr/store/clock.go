@@ -215,6 +215,7 @@ func (s *Store) lookAtClock(ctx context.Context) error {
 	for _, st := range streams {
 		st.mu.Unlock()
 	}
+	defer s.notices.tell(Notice{Change: ClockChanged})
 	if !first {
 		s.log.Warn("clock was set again; runs are split, nothing is moved", "by", by)
 		return nil
@@ -378,6 +379,7 @@ func (st *Stream) moved(by media.Duration, m *db.StreamMove) {
 	}
 	move(l.notes)
 	move(l.unset)
+	l.absence.Start = l.absence.Start.Add(by)
 	if st.state.Since != 0 {
 		st.state.Since = st.state.Since.Add(by)
 	}

@@ -518,7 +518,9 @@ func (s *Store) reload(ctx context.Context) error {
 func (s *Store) take(state *db.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	was := s.configured()
 	s.build(state)
+	s.tellConfigured(was, s.configured())
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -581,10 +583,8 @@ func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
 		st.undurable.Store(0)
 		st.keeps(-st.keptBytes)
 		st.removed = true
-		if st.arrived != nil {
-			close(st.arrived)
-			st.arrived = nil
-		}
+		wake(&st.arrived)
+		wake(&st.grouped)
 		st.mu.Unlock()
 	}
 	state, err := s.db.State(ctx)

@@ -483,6 +483,7 @@ func (st *Stream) takeEarlier(a *earlierAdoption, recs []*recording) {
 	}
 	st.recent = slices.Insert(slices.Clone(st.recent), at, recs...)
 	st.stays(recs)
+	st.tellAdopted(recs)
 	if e.next = a.from; e.next < e.end {
 		return
 	}
@@ -500,10 +501,6 @@ func (st *Stream) takeEarlier(a *earlierAdoption, recs []*recording) {
 	}
 	st.cumMedia += media
 	st.cumRuns += runs
-	for i := range st.gop {
-		st.gop[i].PrevMedia += media
-		st.gop[i].PrevRuns += runs
-	}
 	st.earlier = nil
 	if len(st.ledger.notes) > 0 {
 		st.planGaps()

@@ -477,6 +477,7 @@ func (s *Store) applied(ctx context.Context, sh *share) {
 	st.createdNo = max(st.createdNo, st.committedNo-1)
 	st.cfg.NextNo, st.cfg.CumMedia, st.cfg.CumRuns = sh.nextNo, sh.cumMedia, sh.cumRuns
 	s.discard(sh.bad)
+	st.tellCommitted(sh)
 	for i, g := range sh.del {
 		if d := s.directory(g.DirID); d != nil {
 			d.expect(g.ID, sh.delBytes[i])

@@ -99,6 +99,7 @@ type ledger struct {
 	attempt media.Time // since when a session is tried; 0: none, or it records
 	ended   string     // why the last run ended
 	planned bool       // there is a plan to write down what has no recording yet
+	absence Gap        // that goes on, or did, as it was told
 
 	gapTime [len(causes)]media.Duration // written down since the store was opened
 }
@@ -246,6 +247,7 @@ func (st *Stream) noteAbsence(cause Cause, detail string) {
 	}
 	if k := len(l.notes); k == 0 || l.notes[k-1].cause != cause && k < mostNotes {
 		l.notes = append(l.notes, n)
+		st.tellAbsence(cause, n.detail)
 	}
 	if k := len(l.unset); !st.store.clock.good.Load() && (k == 0 || l.unset[k-1].cause != cause && k < mostNotes) {
 		l.unset = append(l.unset, n)
@@ -380,26 +382,7 @@ func (st *Stream) Gaps(ctx context.Context, from, to media.Time, f func(*Gap) er
 	defer done()
 	// First what is in memory: what is committed from now on is in this copy.
 	st.mu.Lock()
-	a := st.account()
-	until, earlier := a.until, st.earlier
-	for _, rec := range st.recent {
-		if earlier != nil && rec.no >= earlier.end {
-			a.passEarlier()
-			earlier = nil
-		}
-		left := rec.video.Samples > 0
-		if left && rec.start < until && rec.start.Add(rec.wallDuration()) >= until {
-			until = rec.start // it began before the gap was seen to end
-		}
-		a.record(rec, left)
-	}
-	if earlier != nil {
-		a.passEarlier()
-	}
-	// A recording is listed from its second picture on; up to then it is a gap.
-	if n := len(st.recent); n == 0 || st.recent[n-1].sealed || st.recent[n-1].starved || st.recent[n-1].broken || st.recent[n-1].video.Samples == 0 {
-		a.now(st.ledger.notes)
-	}
+	a, until := st.unwritten()
 	st.mu.Unlock()
 
 	var last *Gap // held back: memory may know that it goes on
@@ -438,6 +421,32 @@ func (st *Stream) Gaps(ctx context.Context, from, to media.Time, f func(*Gap) er
 		return f(last)
 	}
 	return nil
+}
+
+// unwritten accounts for what memory alone knows. The database may have gaps that
+// begin before until and go on behind it. The caller holds the stream's lock.
+func (st *Stream) unwritten() (a account, until media.Time) {
+	a = st.account()
+	until, earlier := a.until, st.earlier
+	for _, rec := range st.recent {
+		if earlier != nil && rec.no >= earlier.end {
+			a.passEarlier()
+			earlier = nil
+		}
+		left := rec.video.Samples > 0
+		if left && rec.start < until && rec.start.Add(rec.wallDuration()) >= until {
+			until = rec.start // it began before the gap was seen to end
+		}
+		a.record(rec, left)
+	}
+	if earlier != nil {
+		a.passEarlier()
+	}
+	// A recording is listed from its second picture on; up to then it is a gap.
+	if n := len(st.recent); n == 0 || st.recent[n-1].sealed || st.recent[n-1].starved || st.recent[n-1].broken || st.recent[n-1].video.Samples == 0 {
+		a.now(st.ledger.notes)
+	}
+	return a, until
 }
 
 // diskCause says why the stream's disk does not take what there is, and whether

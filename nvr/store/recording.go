@@ -148,6 +148,9 @@ func (rec *recording) push(d int32) {
 	rec.st.frames++
 	rec.st.payload += int64(len(u.data))
 	rec.st.unsynced(unitCost(len(u.data)))
+	if rec.video.Samples == 1 {
+		rec.st.tellBegun(rec)
+	}
 }
 
 // audioUnits converts a media time of the recording to units of its audio.

@@ -281,6 +281,7 @@ func (rec *recording) takeOver(old *recording, r rest) {
 		run.rec, run.offset = rec, rec.runOffset+1
 	}
 	rec.st.relabel(old, rec, r.past)
+	rec.st.tellLists(min(old.start, rec.start))
 }
 
 // place gives next its place in the stream, and in the run.
@@ -413,9 +414,8 @@ func (rec *recording) fill(r rest) {
 // relabel tells live viewers who join now where the pictures are.
 func (st *Stream) relabel(old, next *recording, past media.Duration) {
 	for i := range st.gop {
-		if l := &st.gop[i]; l.RecordingNo == old.no && l.MediaStart >= past {
-			l.RecordingNo, l.RecordingStart, l.MediaStart = next.no, next.start, l.MediaStart-past
-			l.PrevMedia, l.PrevRuns = next.prevMedia, next.prevRuns
+		if p := &st.gop[i]; p.rec == old && p.at >= past {
+			p.rec, p.at = next, p.at-past
 		}
 	}
 }

@@ -183,6 +183,7 @@ func (rec *recording) whyGone() string {
 // one. That has its number now, and so on: no numbers are without a file that a
 // start has to look beyond, or that the database has to know of first.
 func (st *Stream) forget(rec *recording) {
+	defer st.tellLists(rec.start)
 	i := slices.Index(st.recent, rec)
 	later := slices.Clone(st.recent[i+1:])
 	if len(later) == 0 || slices.ContainsFunc(later, func(r *recording) bool { return r.created || r.broken }) {
@@ -223,6 +224,7 @@ func (rec *recording) renumber(no int32) *recording {
 // giveBack takes the newest recording, of which nothing is left and which has no
 // file, out of the stream: the next one has its number.
 func (st *Stream) giveBack(rec *recording) {
+	defer st.tellLists(rec.start)
 	if rec.runOffset > 0 {
 		st.endBefore(rec, rec.whyGone())
 	} else {

@@ -64,9 +64,13 @@ type DirInfo struct {
 	Garbage int    // rows: of files that are to go, and of such that are gone since the last flush
 	Alarm   string // why they only grow, "" when they do not
 
-	// Of its disk; both 0 when it cannot be asked now.
+	// Of its disk; all 0 when it cannot be asked now.
 	Total, Free int64
+	Floor       int64 // what is kept free of it; below that the oldest recordings go
 }
+
+// low reports whether the disk has less than its floor.
+func (in *DirInfo) low() bool { return in.Free < in.Floor }
 
 // Dirs returns a snapshot of the sample directories. It asks each disk that
 // does not hang how much room it has.
@@ -76,19 +80,42 @@ func (s *Store) Dirs() []DirInfo {
 	s.mu.RUnlock()
 	infos := make([]DirInfo, 0, len(dirs))
 	for _, d := range dirs {
-		in := DirInfo{Path: d.path, Error: d.problem()}
-		if err := d.stuck(); err != nil && in.Error == "" {
-			in.Error = err.Error()
-		}
-		d.mu.Lock()
-		in.Garbage, in.Alarm = len(d.held), d.alarm
-		d.mu.Unlock()
+		in := d.info()
+		in.Total, in.Free, in.Floor = 0, 0, 0
 		if disk, err := d.disk(); err == nil && d.hangs() < syncEvery {
 			if sp, err := disk.Space(); err == nil {
-				in.Total, in.Free = sp.Total, sp.Free
+				in.Total, in.Free, in.Floor = sp.Total, sp.Free, floorOf(sp.Total)
 			}
 		}
 		infos = append(infos, in)
 	}
 	return infos
+}
+
+// DirStates is Dirs without asking the disks: what is told of room is as old as
+// the last step of each.
+func (s *Store) DirStates() []DirInfo {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	infos := make([]DirInfo, 0, len(s.dirs))
+	for _, d := range s.dirs {
+		infos = append(infos, d.info())
+	}
+	return infos
+}
+
+// info describes the directory as memory knows it.
+func (d *directory) info() DirInfo {
+	in := DirInfo{Path: d.path, Error: d.problem()}
+	if err := d.stuck(); err != nil && in.Error == "" {
+		in.Error = err.Error()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in.Garbage, in.Alarm = len(d.held), d.alarm
+	if d.room.known {
+		in.Total, in.Free = d.room.space.Total, d.room.space.Free
+		in.Floor = floorOf(in.Total)
+	}
+	return in
 }

@@ -11,7 +11,8 @@
 //	one per request        Stream.List …    rows and memory, merged
 //
 // Locks, in the order in which they are taken: Store.flushing, Store.mu,
-// Stream.mu, and then the leaves (directory.mu, planner.mu, entryTable.mu, pulse.mu).
+// Stream.mu, and then the leaves (directory.mu, planner.mu, entryTable.mu, pulse.mu,
+// notices.mu).
 // ballast.mu and endings.mu are leaves, too, under which their own files are touched
 // and nothing else.
 // No file and no SQL is touched under Stream.mu or a leaf.
@@ -106,6 +107,7 @@ type Store struct {
 	ages    atomic.Pointer[ages]
 	clock   wallClock
 	plans   planner
+	notices notices
 
 	pulse pulse
 
@@ -241,6 +243,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s.running.Go(func() { s.serve(s.run) })
 	s.running.Go(func() { s.backups(s.run) })
 	s.running.Go(func() { s.watchClock(s.run) })
+	s.running.Go(func() { s.watchDirs(s.run) })
 	s.running.Go(func() { s.askAgain(s.run) })
 	return s, nil
 }
@@ -306,6 +309,7 @@ func (s *Store) resume(ctx context.Context, st *Stream) error {
 	s.resumeClock(st)
 	if st.owed = st.cfg.Record; st.owed {
 		st.notes = []note{{cause: RecorderDown}}
+		st.absence = Gap{Start: st.until, Cause: RecorderDown, Growing: true}
 		st.planGaps()
 	}
 	return nil
@@ -444,6 +448,9 @@ func (s *Store) build(state *db.State) {
 		st.mu.Lock()
 		st.cfg = row
 		st.owe(row.Record, row.OwedFrom, s.wall())
+		if !row.Record {
+			st.tellPresence(s.wall())
+		}
 		st.mu.Unlock()
 		cam.Streams = append(cam.Streams, st)
 		n++

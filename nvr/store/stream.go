@@ -155,7 +155,11 @@ func (st *Stream) setState(phase, reason string, skipped []string) {
 	if st.state.Phase != phase && !(absent(st.state.Phase) && absent(phase)) {
 		st.state.Since = st.store.wall()
 	}
+	same := st.state.Phase == phase && st.state.Reason == reason && slices.Equal(st.state.Skipped, skipped)
 	st.state.Phase, st.state.Reason, st.state.Skipped = phase, reason, skipped
+	if !same {
+		st.tellState()
+	}
 	st.stirred.Store(int64(time.Since(st.store.opened)))
 	st.records.Store(phase == Recording)
 }
@@ -318,6 +322,7 @@ func (st *Stream) seal(rec *recording) {
 	if rec.broken || len(rec.taken) == 0 && len(rec.pending) == 0 {
 		st.settled(rec) // the directory has nothing to do for it
 	}
+	st.tellRecording(rec)
 }
 
 // shorten cuts a recording back to its first n fragments. When it was sealed,
@@ -325,6 +330,7 @@ func (st *Stream) seal(rec *recording) {
 // becomes a run of its own, because something is missing between them. What
 // their files say of themselves is older than that; their rows count.
 func (st *Stream) shorten(rec *recording, n int, reason string) {
+	defer st.tellLists(rec.start)
 	before := rec.mediaDuration()
 	rec.cut(n)
 	if !rec.sealed {

@@ -227,6 +227,18 @@ const stillEvery = time.Minute
 
 var errSignedOut error = &httpError{http.StatusUnauthorized, "the session has ended, or its user may other things now: sign in again"}
 
+// whileSignedIn returns a context of ctx that also ends when the session of the
+// caller does, or when its user may other things: at once, and then its cause is
+// errSignedOut.
+func whileSignedIn(ctx context.Context, r *http.Request) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(callerOf(r).Done(), func() { cancel(errSignedOut) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // still returns a function that says whether the caller is who it was; it looks
 // once in stillEvery.
 func (s *server) still(r *http.Request) func() error {

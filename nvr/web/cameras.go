@@ -19,6 +19,7 @@ type topLevel struct {
 	Permissions   permissions  `json:"permissions"`
 	User          *callerJSON  `json:"user,omitempty"`
 	Cameras       []cameraJSON `json:"cameras"`
+	Directories   []dirJSON    `json:"directories,omitempty"` // for administrators
 
 	// There are no signals yet; clients of the dialect expect the lists.
 	Signals     []struct{} `json:"signals"`
@@ -79,6 +80,11 @@ func (s *server) top(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return writeJSON(w, http.StatusOK, s.topFor(r, configs))
+}
+
+// topFor is the state as a whole, as far as the caller may know of it.
+func (s *server) topFor(r *http.Request, configs bool) topLevel {
 	t := topLevel{
 		ServerVersion: s.Version, TimeZoneName: s.Store.TimeZone().String(), Now: media.TimeOf(s.Now()),
 		Clock:       clockJSON{s.Store.ClockGood()},
@@ -90,7 +96,12 @@ func (s *server) top(w http.ResponseWriter, r *http.Request) error {
 			t.Cameras = append(t.Cameras, describe(c, configs))
 		}
 	}
-	return writeJSON(w, http.StatusOK, t)
+	if t.Permissions.AdminCameras {
+		for _, in := range s.Store.DirStates() {
+			t.Directories = append(t.Directories, describeDir(&in))
+		}
+	}
+	return t
 }
 
 func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
@@ -126,25 +137,29 @@ func describe(c *store.Camera, configs bool) cameraJSON {
 		Streams: make(map[string]streamJSON, len(c.Streams)),
 	}
 	for _, st := range c.Streams {
-		in := st.Info()
-		j := streamJSON{
-			ID: in.ID, Record: in.Record, RetainBytes: in.RetainBytes, RetainDays: in.RetainDays,
-			TotalDuration: in.Duration, TotalBytes: in.Bytes, FSBytes: in.FSBytes, Recordings: in.Recordings,
-			Watermark: in.Watermark, DirError: in.DirError, DirAlarm: in.DirAlarm, FilesToAdopt: in.ToAdopt,
-			State: stateJSON{Phase: in.State.Phase, Since: in.State.Since, Reason: in.State.Reason, Skipped: in.State.Skipped},
-		}
-		if in.Recordings > 0 {
-			j.MinStart, j.MaxEnd = &in.Start, &in.End
-		}
-		if configs {
-			j.Config = &configJSON{
-				URL: in.URL, Username: in.Username, RTSPTransport: in.Transport,
-				FlushIfSec: in.FlushIfSec, SampleFileDir: in.SampleFileDir,
-			}
-		}
-		out.Streams[in.Type] = j
+		out.Streams[st.Type()] = describeStream(st, configs)
 	}
 	return out
+}
+
+func describeStream(st *store.Stream, configs bool) streamJSON {
+	in := st.Info()
+	j := streamJSON{
+		ID: in.ID, Record: in.Record, RetainBytes: in.RetainBytes, RetainDays: in.RetainDays,
+		TotalDuration: in.Duration, TotalBytes: in.Bytes, FSBytes: in.FSBytes, Recordings: in.Recordings,
+		Watermark: in.Watermark, DirError: in.DirError, DirAlarm: in.DirAlarm, FilesToAdopt: in.ToAdopt,
+		State: stateJSON{Phase: in.State.Phase, Since: in.State.Since, Reason: in.State.Reason, Skipped: in.State.Skipped},
+	}
+	if in.Recordings > 0 {
+		j.MinStart, j.MaxEnd = &in.Start, &in.End
+	}
+	if configs {
+		j.Config = &configJSON{
+			URL: in.URL, Username: in.Username, RTSPTransport: in.Transport,
+			FlushIfSec: in.FlushIfSec, SampleFileDir: in.SampleFileDir,
+		}
+	}
+	return j
 }
 
 type cameraKey struct{}

@@ -35,11 +35,15 @@ func (s *server) gaps(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := gapsJSON{Gaps: []gapJSON{}}
 	err = st.Gaps(r.Context(), from, to, func(g *store.Gap) error {
-		out.Gaps = append(out.Gaps, gapJSON{g.Start, g.End, g.Cause, g.Detail, g.Growing})
+		out.Gaps = append(out.Gaps, describeGap(g))
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+func describeGap(g *store.Gap) gapJSON {
+	return gapJSON{g.Start, g.End, g.Cause, g.Detail, g.Growing}
 }

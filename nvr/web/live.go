@@ -29,11 +29,15 @@ const (
 // live answers live.m4s: a WebSocket message for each picture, beginning with
 // the group of pictures that goes on at this moment. Everything that goes
 // wrong is said inside the socket, as browsers show a script nothing else;
-// only a request of another site is refused before.
+// only a request of another site is refused before. Without an upgrade it sends
+// group by group.
 func (s *server) live(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return s.liveGroups(w, r)
+	}
+	if r.Method != http.MethodGet {
 		w.Header().Set("Upgrade", "websocket")
-		return &httpError{http.StatusUpgradeRequired, "live.m4s speaks WebSocket only"}
+		return &httpError{http.StatusUpgradeRequired, "an upgrade to a WebSocket is asked for with GET"}
 	}
 	// Accept refuses an Origin that is not this host.
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
@@ -44,11 +48,8 @@ func (s *server) live(w http.ResponseWriter, r *http.Request) error {
 	defer c.CloseNow()
 	ctx := c.CloseRead(r.Context())
 	r, err = s.withTicket(r)
-	// It ends when the session does, or when its user may other things.
-	following, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	stop := context.AfterFunc(callerOf(r).Done(), func() { end(errSignedOut) })
-	defer stop()
+	following, end := whileSignedIn(ctx, r)
+	defer end()
 	if err == nil {
 		err = s.follow(following, c, r)
 	}
@@ -116,24 +117,31 @@ func (s *server) withTicket(r *http.Request) (*http.Request, error) {
 // errViewer says that a message could not be sent. That is no error of ours.
 var errViewer = errors.New("viewer is gone")
 
-// follow sends live video until something ends it.
-func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request) error {
+var errDeleted error = &httpError{http.StatusNotFound, "the camera was deleted"}
+
+// liveStream decides whether the caller may see the stream live that the path
+// names.
+func (s *server) liveStream(r *http.Request) (*store.Stream, error) {
 	cam, err := s.decide(r, access.ViewLive)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	st, err := streamOfCamera(r, cam)
+	return streamOfCamera(r, cam)
+}
+
+// follow sends live video until something ends it.
+func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request) error {
+	st, err := s.liveStream(r)
 	if err != nil {
 		return err
 	}
 	still := s.still(r)
 	f := st.Follow()
 	defer f.Close()
-	var buf []byte
 	for {
 		l, err := next(ctx, c, f, still)
 		if errors.Is(err, store.ErrRemoved) {
-			return &httpError{http.StatusNotFound, "the camera was deleted"}
+			return errDeleted
 		}
 		if err != nil {
 			return err
@@ -143,8 +151,7 @@ func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request)
 				return err
 			}
 		}
-		buf = appendLive(buf[:0], &l)
-		if err := send(ctx, c, websocket.MessageBinary, buf); err != nil {
+		if err := send(ctx, c, websocket.MessageBinary, l.Message(s.encodeLive)); err != nil {
 			return err
 		}
 	}
@@ -173,26 +180,40 @@ func next(ctx context.Context, c *websocket.Conn, f *store.Follower, still func(
 	}
 }
 
-// appendLive makes the message of one picture: header lines, an empty line,
+// encodeLive makes the message of one picture: header lines, an empty line,
 // and its fragment, whose time is always 0 so that it is the same for every
 // viewer (api.md, "live.m4s").
-func appendLive(b []byte, l *store.Live) []byte {
-	d := l.Duration
-	if d <= 0 {
-		d = nominalPicture
+func (s *server) encodeLive(l *store.Live) []byte {
+	s.encoded.Add(1)
+	d := lasts(l)
+	b := appendLiveHeader(nil, l.Unit.Entry, &l.Place, d)
+	b = append(b, "\r\n"...)
+	return mp4.AppendMediaSegment(b, 1, &mp4.Fragment{Video: []media.Sample{sampleOf(l, d)}}, l.Unit.Data)
+}
+
+func lasts(l *store.Live) media.Duration {
+	if l.Duration <= 0 {
+		return nominalPicture
 	}
-	b = fmt.Appendf(b, "Content-Type: %s\r\n"+
+	return l.Duration
+}
+
+func sampleOf(l *store.Live, d media.Duration) media.Sample {
+	return media.Sample{Duration: int32(d), Size: int32(len(l.Unit.Data)), Offset: int32(l.Unit.PTS - l.Unit.DTS), Key: l.Unit.Key}
+}
+
+// appendLiveHeader appends the header lines of what begins at a place and lasts
+// so long.
+func appendLiveHeader(b []byte, entry *media.SampleEntry, at *store.Place, lasts media.Duration) []byte {
+	return fmt.Appendf(b, "Content-Type: %s\r\n"+
 		"X-Recording-Start: %d\r\n"+
 		"X-Recording-Id: %d.%d\r\n"+
 		"X-Media-Time-Range: %d-%d\r\n"+
 		"X-Prev-Media-Duration: %d\r\n"+
 		"X-Runs: %d\r\n"+
-		"X-Video-Sample-Entry-Id: %d\r\n\r\n",
-		mp4.ContentType(l.Unit.Entry), l.RecordingStart, l.OpenID, l.RecordingNo,
-		l.MediaStart, l.MediaStart+d, l.PrevMedia, l.PrevRuns, l.EntryID)
-	return mp4.AppendMediaSegment(b, 1, &mp4.Fragment{Video: []media.Sample{{
-		Duration: int32(d), Size: int32(len(l.Unit.Data)), Offset: int32(l.Unit.PTS - l.Unit.DTS), Key: l.Unit.Key,
-	}}}, l.Unit.Data)
+		"X-Video-Sample-Entry-Id: %d\r\n",
+		mp4.ContentType(entry), at.RecordingStart, at.OpenID, at.RecordingNo,
+		at.MediaStart, at.MediaStart+lasts, at.PrevMedia, at.Runs, at.EntryID)
 }
 
 func sendJSON(ctx context.Context, c *websocket.Conn, v any) error {

@@ -81,6 +81,12 @@ func (s *server) recordings(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	s.nameEntries(&out)
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// nameEntries adds the sample entries that the rows name.
+func (s *server) nameEntries(out *recordingsJSON) {
 	for i := range out.Recordings {
 		id := out.Recordings[i].VideoEntryID
 		if _, ok := out.VideoEntries[strconv.Itoa(int(id))]; ok {
@@ -90,7 +96,6 @@ func (s *server) recordings(w http.ResponseWriter, r *http.Request) error {
 			out.VideoEntries[strconv.Itoa(int(id))] = describeEntry(e)
 		}
 	}
-	return writeJSON(w, http.StatusOK, out)
 }
 
 // timeRange reads the half open range of times of a query; all time when it

@@ -2,12 +2,14 @@ package web
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -79,7 +81,8 @@ type patient struct {
 
 	// kernel says that the kernel may copy from a file to the client. What it is
 	// late with can then go on where it was, which TLS and buffers cannot.
-	kernel bool
+	kernel      bool
+	interrupted atomic.Bool // no more time is given
 }
 
 const (
@@ -88,10 +91,33 @@ const (
 )
 
 func newPatient(w http.ResponseWriter, r *http.Request) *patient {
-	return &patient{w, http.NewResponseController(w), r.TLS == nil && r.ProtoMajor == 1}
+	return &patient{ResponseWriter: w, rc: http.NewResponseController(w), kernel: r.TLS == nil && r.ProtoMajor == 1}
 }
 
-func (p *patient) more() { _ = p.rc.SetWriteDeadline(time.Now().Add(answerTime)) }
+func (p *patient) more() {
+	if !p.interrupted.Load() {
+		_ = p.rc.SetWriteDeadline(time.Now().Add(answerTime))
+	}
+}
+
+// interruptWhen ends a write that waits for the client when ctx does, and lets none
+// follow. resume gives time again, for a last word: after a write that was ended
+// halfway the server lets none through.
+func (p *patient) interruptWhen(ctx context.Context) (resume func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		p.interrupted.Store(true)
+		_ = p.rc.SetWriteDeadline(time.Now())
+	})
+	return sync.OnceFunc(func() {
+		if !stop() {
+			<-done
+		}
+		p.interrupted.Store(false)
+		p.more()
+	})
+}
 
 // WriteHeader makes an answer that refuses one for people (api.md rule 3): of a
 // tag that is not that of the file ServeContent says nothing, as if it came with

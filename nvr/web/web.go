@@ -1,5 +1,5 @@
 // Package web is the recorder on HTTP: the API of nvr/design/api.md, recorded
-// video as files with ranges, live video over WebSocket, and the page that
+// video as files with ranges, live video over WebSocket or in parts, what changes as events, and the page that
 // uses them. It translates between requests and the store and decides nothing
 // itself: what exists, what is kept and what is durable is the store's word,
 // bytes of MP4 are package mp4's, the page is webui's.
@@ -16,6 +16,7 @@ package web
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"holdfast/nvr/access"
@@ -91,12 +93,18 @@ type server struct {
 	versions versions
 	films    films
 
+	followers followers
+	boundary  string       // of parts of live video
+	encoded   atomic.Int64 // messages of live video that were made
+
 	someMetrics, allMetrics http.Handler // without those of streams, and with them
 }
 
 // New returns the handler of everything the recorder serves. It panics when
 // cfg.Anonymous is none of its values.
-func New(cfg Config) http.Handler {
+func New(cfg Config) http.Handler { return newServer(cfg).handler() }
+
+func newServer(cfg Config) *server {
 	switch cfg.Anonymous {
 	case "", "view", "admin":
 	default:
@@ -116,9 +124,13 @@ func New(cfg Config) http.Handler {
 		s.Machine = &shown
 	}
 	s.someMetrics, s.allMetrics = metricsHandler(s.Store, false), metricsHandler(s.Store, true)
+	s.boundary = rand.Text()
 	s.hostName, _ = os.Hostname()
 	s.names = Names(s.Hosts)
+	return s
+}
 
+func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	rows := make(map[string]methods)
 	for _, row := range routes {
@@ -134,7 +146,7 @@ func New(cfg Config) http.Handler {
 	mux.Handle("/api/", s.handle(route{action: access.LookAround, serve: func(*server, http.ResponseWriter, *http.Request) error {
 		return &httpError{http.StatusNotFound, "the API has no such path"}
 	}}))
-	ui := cfg.UI
+	ui := s.UI
 	if ui == nil {
 		ui = http.NotFoundHandler()
 	}
@@ -222,6 +234,7 @@ var routes = []route{
 	{method: "GET", pattern: "/api/openapi.yaml", action: access.LookAround, serve: (*server).description},
 	{method: "GET", pattern: "/api/{$}", action: access.LookAround, serve: (*server).top},
 	{method: "GET", pattern: "/api/timeline", action: access.LookAround, serve: (*server).timeline},
+	{method: "GET", pattern: "/api/events", action: access.LookAround, serve: (*server).events},
 	{method: "POST", pattern: "/api/cameras/{$}", action: access.Administer, serve: (*server).addCamera},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{$}", action: access.LookAround, serve: (*server).camera},
 	{method: "DELETE", pattern: "/api/cameras/{uuid}/{$}", action: access.Administer, serve: (*server).deleteCamera},

@@ -257,6 +257,8 @@ func TestEveryRouteAsksWhoMay(t *testing.T) {
 		{"GET", "/api/?cameraConfigs=true", "", [3]int{401, 403, 200}},
 		{"GET", "/api/openapi.yaml", "", [3]int{401, 200, 200}},
 		{"GET", "/api/nothing", "", [3]int{401, 404, 404}},
+		{"GET", "/api/events?x=1", "", [3]int{401, 400, 400}},
+		{"GET", "/api/cameras/UUID/main/live.m4s?x=1", "", [3]int{401, 400, 400}},
 		{"GET", "/api/cameras/UUID/", "", [3]int{401, 200, 200}},
 		{"GET", "/api/cameras/UUID/?cameraConfigs=true", "", [3]int{401, 403, 200}},
 		{"GET", "/api/cameras/UUID/main/recordings", "", [3]int{401, 200, 200}},

@@ -78,6 +78,8 @@ async function recorder(t) {
         serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras,
         permissions: { viewVideo: true, adminCameras: true },
       });
+    } else if (pathname === "/api/events") {
+      res.writeHead(204).end(); // no events: the page asks
     } else if (pathname.endsWith("/recordings")) {
       json({ recordings: it.rows, videoSampleEntries: {} });
     } else if (init && entries[init[1]]) {

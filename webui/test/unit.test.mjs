@@ -11,6 +11,7 @@ const bundle = await build({
   stdin: {
     contents: `
       export * from "./src/api/client.ts";
+      export * from "./src/api/feed.ts";
       export * from "./src/media/frame.ts";
       export * from "./src/media/latency.ts";
       export * from "./src/media/live_timeline.ts";
@@ -318,4 +319,37 @@ test("a user is changed with what is given, and the password until now beside it
     '/api/users/2 {"update":{"password":"b"},"precondition":{"password":"a"}}',
     '/api/users/2 {"update":{"disabled":true}}',
   ].map((l) => `PATCH ${l}`).concat("DELETE /api/users/2/sessions", "DELETE /api/users/2/sessions/7", 'POST /api/users/2/tokens {"name":"n","scope":["live"]}'));
+});
+
+test("events keep the state", () => {
+  const source = new EventTarget();
+  source.readyState = 1;
+  source.close = () => (source.readyState = 2);
+  const said = [];
+  let ends = 0;
+  const feed = new ui.Feed({ url: "http://h/api/events", open: () => source, onState: (s) => said.push(s), onEnd: () => ends++ });
+  const event = (type, data) => source.dispatchEvent(Object.assign(new Event(type), { data: JSON.stringify(data) }));
+  assert.equal(feed.alive, false);
+  event("stream", { camera: "u-1", stream: "main", recordings: 1 }); // before the state: nothing to change
+  assert.equal(said.length, 0);
+  const camera = (uuid, shortName) => ({ uuid, shortName, description: "", streams: { main: { recordings: 0, state: { phase: "off" } } } });
+  event("state", { now90k: 1000, timeZoneName: "UTC", cameras: [camera("u-1", "back")] });
+  assert.equal(feed.alive, true);
+  event("stream", { camera: "u-1", stream: "main", recordings: 7, state: { phase: "recording" } });
+  assert.deepEqual(said.at(-1).cameras[0].streams, { main: { recordings: 7, state: { phase: "recording" } } });
+  event("camera", camera("u-2", "alley"));
+  event("camera", camera("u-3", "cellar"));
+  assert.deepEqual(said.at(-1).cameras.map((c) => c.shortName), ["alley", "back", "cellar"]);
+  event("camera", camera("u-2", "zoo"));
+  event("cameraDeleted", { uuid: "u-1", id: 1 });
+  assert.deepEqual(said.at(-1).cameras.map((c) => c.shortName), ["cellar", "zoo"]);
+  event("clock", { set: true, now90k: 5_000_000 });
+  assert.ok(said.at(-1).now90k >= 5_000_000);
+  const count = feed.count;
+  feed.take({ now90k: 1, cameras: [] }, count - 1); // an event has come since it was asked for
+  assert.equal(said.at(-1).cameras.length, 2);
+  feed.take({ now90k: 1, cameras: [] }, count);
+  assert.equal(said.at(-1).cameras.length, 0);
+  event("resync", {});
+  assert.deepEqual([ends, source.readyState], [1, 2]);
 });

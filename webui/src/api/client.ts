@@ -101,6 +101,10 @@ export class ApiClient {
     return this.#at(`api/init/${encodeURIComponent(videoSampleEntryId)}.mp4`).href;
   }
 
+  eventsUrl(): string {
+    return this.#at("api/events").href;
+  }
+
   liveUrl(camera: string, stream: StreamType): string {
     const url = this.#at(`${this.#stream(camera, stream)}live.m4s`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";

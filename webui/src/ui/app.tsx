@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useState } from "preact/hooks";
 import { ApiError, type ApiClient } from "../api/client.ts";
+import { Feed } from "../api/feed.ts";
 import { streamTypes, type Camera, type Ended, type Machine, type StreamType, type TopLevel } from "../api/types.ts";
 import { AccountPage } from "./account.tsx";
 import { AddCamera } from "./add_camera.tsx";
@@ -9,7 +10,10 @@ import { Tile } from "./tile.tsx";
 import { Zone } from "./time.ts";
 import { UsersPage } from "./users.tsx";
 
-const pollMs = 3000;
+const pollMs = 3000; // while no events come
+const tickMs = 1000;
+const checkMs = 15_000; // a recorder that lost its power does not say so, and what grows with each picture is no event
+const followMs = 60_000; // between tries to have events come
 const answerMs = 10_000; // a recorder that takes longer is down
 
 /** streamsOf lists the streams of a camera in their order. */
@@ -28,14 +32,44 @@ export function App({ api }: { api: ApiClient }) {
     let ended = false;
     let abort: AbortController;
     let timer: ReturnType<typeof setTimeout>;
+    let feed: Feed | undefined;
+    let followedAt = -followMs;
+    let askedAt = 0;
+    const show = (t: TopLevel) => {
+      setTop(t);
+      setZone((z) => (z?.name === t.timeZoneName ? z : new Zone(t.timeZoneName)));
+    };
+    /** follow has events come instead of asking. One that ends asks again. */
+    const follow = () => {
+      followedAt = performance.now();
+      const f = (feed = new Feed({
+        url: api.eventsUrl(),
+        onState: (t) => {
+          if (feed !== f) return;
+          show(t);
+        },
+        onEnd: () => {
+          if (feed === f) feed = undefined;
+        },
+      }));
+    };
+    const tick = setInterval(() => feed?.alive && feed.tick(), tickMs); // the time goes on
     const poll = async () => {
+      if (feed?.alive && performance.now() - askedAt < checkMs) {
+        timer = setTimeout(poll, pollMs);
+        return;
+      }
+      askedAt = performance.now();
+      const [f, count] = [feed, feed?.count ?? 0];
       const ask = (abort = new AbortController());
       const late = setTimeout(() => ask.abort(), answerMs);
       try {
         const t = await api.top(ask.signal);
-        setTop(t);
-        setZone((z) => (z?.name === t.timeZoneName ? z : new Zone(t.timeZoneName)));
+        if (ended) return;
+        if (f?.alive && f === feed) f.take(t, count);
+        else show(t);
         setTrouble(undefined);
+        if (!feed && performance.now() - followedAt >= followMs) follow();
       } catch (e) {
         if (ended) return;
         setTrouble(e instanceof ApiError ? e : new ApiError(0, String(e)));
@@ -50,6 +84,8 @@ export function App({ api }: { api: ApiClient }) {
       ended = true;
       abort.abort();
       clearTimeout(timer);
+      clearInterval(tick);
+      feed?.stop();
     };
   }, [api, asked]);
 
