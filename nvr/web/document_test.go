@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"mime"
 	"net/http"
@@ -52,6 +54,7 @@ type operation struct {
 	method, path string // as the page has them
 	ptr          string
 	users        bool // there only where there can be users
+	endless      bool // its answer goes on until one side ends
 	pages        bool // for people: parameters are passed over
 	query        map[string]string
 }
@@ -112,7 +115,7 @@ func readDocument(text string) (*document, error) {
 			tags := fmt.Sprint(node["tags"])
 			op := &operation{
 				method: method, path: path, ptr: ptr, query: make(map[string]string),
-				users: tags == "[users]" || tags == "[pages]", pages: tags == "[pages]",
+				users: tags == "[users]" || tags == "[pages]", pages: tags == "[pages]", endless: d.at(pointer(ptr, "x-endless")) == true,
 			}
 			for _, list := range []string{pointer("/paths", path, "parameters"), ptr + "/parameters"} {
 				parameters, _ := d.at(list).([]any)
@@ -403,10 +406,49 @@ func (d *document) checkBody(e *exchange, answer string, s *seen) (breaches []st
 			return append(breaches, fmt.Sprintf("%v in %.500s", err, e.body))
 		}
 		d.markFields(pointer(at, "schema"), value, s)
+	case typ == "text/event-stream":
+		for name, data := range eventsOf(e.body) {
+			schema := pointer(at, "x-events", name)
+			value, err := jsonschema.UnmarshalJSON(strings.NewReader(data))
+			switch {
+			case err != nil:
+			case d.at(schema) == nil:
+				err = errors.New("it is not in the page")
+			default:
+				err = d.valid(schema, value)
+			}
+			if err != nil {
+				breaches = append(breaches, fmt.Sprintf("event %s: %v in %.500s", name, err, data))
+				continue
+			}
+			d.markFields(schema, value, s)
+		}
 	case e.length == 0:
 		breaches = append(breaches, "it says nothing")
 	}
 	return breaches
+}
+
+// eventsOf are the server-sent events of a body that came whole, as name and data.
+func eventsOf(body []byte) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		blocks := strings.Split(string(body), "\n\n")
+		for _, block := range blocks[:len(blocks)-1] {
+			var name, data string
+			for line := range strings.Lines(block) {
+				field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+				switch field {
+				case "event":
+					name = value
+				case "data":
+					data = value
+				}
+			}
+			if name != "" && !yield(name, data) {
+				return
+			}
+		}
+	}
 }
 
 // checkRequest checks what was asked by a request that got its way: the page

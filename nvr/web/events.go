@@ -32,6 +32,11 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
+	gone, err := s.followers.take(followerOf(callerOf(r)))
+	if err != nil {
+		return err
+	}
+	defer gone()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
@@ -39,11 +44,6 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	gone, err := s.followers.take(followerOf(callerOf(r)))
-	if err != nil {
-		return err
-	}
-	defer gone()
 	ctx, end := whileSignedIn(r.Context(), r)
 	defer end()
 	out := newPatient(w, r)

@@ -238,7 +238,7 @@ func (w *stuckWriter) Flush() {}
 // A client that is too slow is told to ask anew, and nobody waits for it.
 func TestSlowFollowerIsToldToAskAnew(t *testing.T) {
 	r := newRecorder(t, "view")
-	h := New(Config{Store: r.store, Anonymous: "view"})
+	h := held(t, Config{Store: r.store, Anonymous: "view"})
 	st := r.stream("main")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
