@@ -111,7 +111,7 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 	table := map[string][]row{
 		"GET /healthz": both("/healthz", "", all200),
 		"GET /metrics": both("/metrics", "", all200),
-		"GET /api/{$}": append(both("/api/", "", [4]int{401, 200, 200, 200}),
+		"GET /api/{$}": append(both("/api/?days=true", "", [4]int{401, 200, 200, 200}),
 			both("/api/?cameraConfigs=true", "", [4]int{401, 403, 403, 200})...),
 		"POST /api/cameras/{$}": both("/api/cameras/", `{}`, [4]int{401, 403, 403, 400}),
 		"GET /api/cameras/{uuid}/{$}": {

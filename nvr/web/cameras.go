@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"holdfast/nvr/access"
 	"holdfast/nvr/media"
@@ -55,7 +56,16 @@ type streamJSON struct {
 	DirError      string         `json:"dirError,omitempty"`
 	DirAlarm      string         `json:"dirAlarm,omitempty"`
 	FilesToAdopt  int            `json:"filesToAdopt,omitempty"`
-	Config        *configJSON    `json:"config,omitempty"`
+
+	Days   map[string]dayJSON `json:"days,omitzero"` // by date, as asked
+	Config *configJSON        `json:"config,omitempty"`
+}
+
+// dayJSON is what a stream has of one day of the recorder's zone.
+type dayJSON struct {
+	TotalDuration media.Duration `json:"totalDuration90k"`
+	Start         media.Time     `json:"startTime90k"` // of the day
+	End           media.Time     `json:"endTime90k"`
 }
 
 type stateJSON struct {
@@ -75,7 +85,7 @@ type configJSON struct {
 }
 
 func (s *server) top(w http.ResponseWriter, r *http.Request) error {
-	configs, err := s.configsAsked(r)
+	more, err := s.detailsAsked(r)
 	if err != nil {
 		return err
 	}
@@ -86,15 +96,20 @@ func (s *server) top(w http.ResponseWriter, r *http.Request) error {
 		Cameras: []cameraJSON{}, Signals: []struct{}{}, SignalTypes: []struct{}{},
 	}
 	for _, c := range s.Store.Cameras() {
-		if callerOf(r).May(access.LookAround, c.ID) {
-			t.Cameras = append(t.Cameras, describe(c, configs))
+		if !callerOf(r).May(access.LookAround, c.ID) {
+			continue
 		}
+		j, err := describe(r, c, more)
+		if err != nil {
+			return err
+		}
+		t.Cameras = append(t.Cameras, j)
 	}
 	return writeJSON(w, http.StatusOK, t)
 }
 
 func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
-	configs, err := s.configsAsked(r)
+	more, err := s.detailsAsked(r)
 	if err != nil {
 		return err
 	}
@@ -102,25 +117,54 @@ func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, describe(c, configs))
+	j, err := describe(r, c, more)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, j)
 }
 
-// configsAsked reads cameraConfigs=true, which not everybody may ask.
-func (s *server) configsAsked(r *http.Request) (bool, error) {
-	q, err := parameters(r, []string{"cameraConfigs"})
+// details are what a caller wants to know of cameras beside the rest.
+type details struct{ days, configs bool }
+
+// detailsAsked reads days=true and cameraConfigs=true; the latter not everybody
+// may ask.
+func (s *server) detailsAsked(r *http.Request) (d details, err error) {
+	q, err := parameters(r, []string{"days", "cameraConfigs"})
 	if err != nil {
-		return false, err
+		return d, err
 	}
-	switch v := q["cameraConfigs"]; {
+	if d.days, err = truthOf(q, "days"); err != nil {
+		return d, err
+	}
+	if d.configs, err = truthOf(q, "cameraConfigs"); err != nil || !d.configs {
+		return d, err
+	}
+	return d, s.may(r, access.Administer, 0)
+}
+
+// truthOf reads a parameter that is true or false; false when it is absent.
+func truthOf(q url.Values, name string) (bool, error) {
+	switch v := q[name]; {
 	case len(v) == 0 || v[0] == "false":
 		return false, nil
 	case v[0] != "true":
-		return false, badRequest("cameraConfigs is %q, not true or false", v[0])
+		return false, badRequest("%s is %q, not true or false", name, v[0])
 	}
-	return true, s.may(r, access.Administer, 0)
+	return true, nil
 }
 
-func describe(c *store.Camera, configs bool) cameraJSON {
+// daysOf counts the days of a stream.
+func daysOf(r *http.Request, st *store.Stream) (map[string]dayJSON, error) {
+	days, err := st.Days(r.Context())
+	out := make(map[string]dayJSON, len(days))
+	for _, d := range days {
+		out[d.Date] = dayJSON{d.Recorded, d.Start, d.End}
+	}
+	return out, err
+}
+
+func describe(r *http.Request, c *store.Camera, more details) (cameraJSON, error) {
 	out := cameraJSON{
 		UUID: c.UUID, ID: c.ID, ShortName: c.Name, Description: c.Description,
 		Streams: make(map[string]streamJSON, len(c.Streams)),
@@ -136,7 +180,13 @@ func describe(c *store.Camera, configs bool) cameraJSON {
 		if in.Recordings > 0 {
 			j.MinStart, j.MaxEnd = &in.Start, &in.End
 		}
-		if configs {
+		if more.days && callerOf(r).May(access.ViewRecorded, c.ID) {
+			var err error
+			if j.Days, err = daysOf(r, st); err != nil {
+				return out, err
+			}
+		}
+		if more.configs {
 			j.Config = &configJSON{
 				URL: in.URL, Username: in.Username, RTSPTransport: in.Transport,
 				FlushIfSec: in.FlushIfSec, SampleFileDir: in.SampleFileDir,
@@ -144,7 +194,7 @@ func describe(c *store.Camera, configs bool) cameraJSON {
 		}
 		out.Streams[in.Type] = j
 	}
-	return out
+	return out, nil
 }
 
 type cameraKey struct{}

@@ -208,6 +208,17 @@ type answer struct {
 	body   []byte
 }
 
+// decode reads the JSON of an answer.
+func (a *answer) decode(t testing.TB, into any) {
+	t.Helper()
+	if a.status >= 300 || a.header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%d %s: %s", a.status, a.header.Get("Content-Type"), a.body)
+	}
+	if err := json.Unmarshal(a.body, into); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+}
+
 func (r *recorder) json(path string, into any) {
 	r.Helper()
 	a := r.get(path)
