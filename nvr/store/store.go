@@ -435,13 +435,14 @@ func (s *Store) build(state *db.State) {
 		st := old[row.ID]
 		if st == nil {
 			st = &Stream{
-				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: cam.Name, dir: s.directory(row.DirID),
+				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: new(name), dir: s.directory(row.DirID),
 				nextNo: row.NextNo, cumMedia: row.CumMedia, cumRuns: row.CumRuns,
 				committedNo: row.NextNo, createdNo: row.NextNo - 1,
 				recordings: row.Recordings, bytes: row.Bytes, fsBytes: row.FSBytes, duration: row.Duration,
 				state: State{Phase: Off, Since: s.wall()},
 			}
 		}
+		st.name.Store(&cam.Name)
 		st.mu.Lock()
 		st.cfg = row
 		st.owe(row.Record, row.OwedFrom, s.wall())

@@ -43,7 +43,7 @@ type Stream struct {
 	id    int32
 	typ   string
 	uuid  string // of the camera
-	name  string // of the camera
+	name  *name  // of the camera
 	dir   *directory
 
 	mu  sync.Mutex // taken after Store.mu; no I/O, no SQL and no other lock under it
@@ -103,6 +103,24 @@ type Stream struct {
 
 	ledger
 	livestream
+}
+
+// name is what a camera is called, which may change.
+type name struct{ atomic.Pointer[string] }
+
+func (n *name) String() string { return *n.Load() }
+
+// cameraID is the id of its camera.
+func (st *Stream) cameraID() int32 { return st.settings().CameraID }
+
+// empty reports whether the stream holds nothing, on its disk or in memory.
+func (st *Stream) empty() bool {
+	if st.dir.fault() != nil {
+		return false // nobody has looked
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.recordings == 0 && len(st.recent) == 0 && st.earlier == nil && st.unusable == nil
 }
 
 // State is what a stream is doing, for people.

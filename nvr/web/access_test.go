@@ -119,6 +119,11 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 			{"/api/cameras/UUID/?cameraConfigs=true", "", [4]int{401, 403, 404, 200}, [4]int{401, 404, 403, 200}},
 		},
 		"DELETE /api/cameras/{uuid}/{$}": {{"/api/cameras/UUID/?x=1", "", [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
+		"PATCH /api/cameras/{uuid}/{$}": {
+			{"/api/cameras/UUID/", `{"update":{}}`, [4]int{401, 403, 404, 204}, [4]int{401, 404, 403, 204}},
+			{"/api/cameras/UUID/", `{"update":{"shortName":""}}`, [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
+		"DELETE /api/cameras/{uuid}/{stream}/{$}": {
+			{"/api/cameras/UUID/main/?x=1", "", [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
 		"GET /api/cameras/{uuid}/{stream}/recordings": {
 			{"/api/cameras/UUID/main/recordings", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
 		"GET /api/cameras/{uuid}/{stream}/gaps": {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -252,6 +253,65 @@ func (s *server) addCamera(w http.ResponseWriter, r *http.Request) error {
 	s.log.Info("added camera", "camera", c.ShortName, "uuid", uuid, "by", callerOf(r).Name, "from", callerOf(r).peer.Address)
 	w.Header().Set("Location", "/api/cameras/"+uuid+"/")
 	return writeJSON(w, http.StatusCreated, map[string]string{"uuid": uuid})
+}
+
+// changeCamera takes {"update": …, "precondition": …}, both parts of a camera as
+// POST takes it.
+func (s *server) changeCamera(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		CSRF         string          `json:"csrf"`
+		Update       json.RawMessage `json:"update"`
+		Precondition json.RawMessage `json:"precondition"`
+	}
+	c, err := s.cameraOf(r)
+	if err != nil {
+		return err
+	}
+	by, err := readSigned(r, &in, &in.CSRF)
+	if err != nil {
+		return err
+	}
+	if by.Done().Err() != nil {
+		return errSignedOut // while the body came
+	}
+	var parts [2]store.CameraChange
+	for i, part := range []struct {
+		name string
+		json json.RawMessage
+	}{{"update", in.Update}, {"precondition", in.Precondition}} {
+		if part.json == nil {
+			continue
+		}
+		parts[i], err = store.ParseCameraChange(part.json, part.name+".")
+		if errors.As(err, new(*store.ConfigError)) {
+			return err
+		}
+		if err != nil {
+			return badRequest("%s: %v", part.name, err)
+		}
+	}
+	if err := s.Store.ChangeCamera(r.Context(), c.UUID, parts[0], parts[1]); err != nil {
+		return err
+	}
+	s.log.Info("changed camera", "camera", c.Name, "uuid", c.UUID, "by", by.Name, "from", by.peer.Address)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) deleteStream(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	c, st, err := s.streamOf(r)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.DeleteStream(r.Context(), c.UUID, st.Type()); err != nil {
+		return err
+	}
+	s.log.Info("deleted stream", "camera", c.Name, "stream", st.Type(), "by", callerOf(r).Name, "from", callerOf(r).peer.Address)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func (s *server) deleteCamera(w http.ResponseWriter, r *http.Request) error {

@@ -182,7 +182,9 @@ var routes = []route{
 	{method: "GET", pattern: "/api/{$}", action: access.LookAround, serve: (*server).top},
 	{method: "POST", pattern: "/api/cameras/{$}", action: access.Administer, serve: (*server).addCamera},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{$}", action: access.LookAround, serve: (*server).camera},
+	{method: "PATCH", pattern: "/api/cameras/{uuid}/{$}", action: access.Administer, serve: (*server).changeCamera},
 	{method: "DELETE", pattern: "/api/cameras/{uuid}/{$}", action: access.Administer, serve: (*server).deleteCamera},
+	{method: "DELETE", pattern: "/api/cameras/{uuid}/{stream}/{$}", action: access.Administer, serve: (*server).deleteStream},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/recordings", action: access.ViewRecorded, serve: (*server).recordings},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/gaps", action: access.ViewRecorded, serve: (*server).gaps},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.mp4", action: access.ViewRecorded, serve: view{}.serve},
@@ -312,6 +314,8 @@ func (s *server) refusal(r *http.Request, err error) (int, string) {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", large.Limit)
 	case errors.Is(err, store.ErrNotFound):
 		return http.StatusNotFound, err.Error()
+	case errors.Is(err, store.ErrPrecondition):
+		return http.StatusPreconditionFailed, err.Error()
 	case r.Context().Err() != nil:
 		return http.StatusServiceUnavailable, "the request was given up"
 	}

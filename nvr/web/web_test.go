@@ -366,6 +366,57 @@ func TestCameraIsAddedAndDeleted(t *testing.T) {
 	}
 }
 
+// What is not named stays, and what is refused changes nothing.
+func TestCameraIsChanged(t *testing.T) {
+	r := newRecorder(t, "admin")
+	patch := func(body string, status int, says string) {
+		t.Helper()
+		a := r.ask("PATCH", r.path(""), body, "Content-Type", "application/json")
+		if a.status != status || !strings.Contains(string(a.body), says) {
+			t.Errorf("%s: %d %s, want %d naming %q", body, a.status, a.body, status, says)
+		}
+	}
+	patch(`{"update":{"shortName":"gate","description":"over it","streams":{"main":{"retainDays":7,"flushIfSec":60,"record":false}}},
+		"precondition":{"shortName":"Küche 1","streams":{"main":{"retainDays":0,"record":true,"username":"admin"}}}}`, 204, "")
+	var one cameraJSON
+	check := func() {
+		t.Helper()
+		r.json(r.path("?cameraConfigs=true"), &one)
+		if m := one.Streams["main"]; one.ShortName != "gate" || one.Description != "over it" || m.RetainDays != 7 || m.RetainBytes != 1<<30 || m.Record ||
+			m.Config.FlushIfSec != 60 || m.Config.URL != "rtsp://192.0.2.7/main" || m.Config.Username != "admin" || len(one.Streams) != 2 {
+			t.Errorf("the camera is %+v", one)
+		}
+	}
+	check()
+	if c := r.store.Export().Cameras[0].Streams["main"]; c.Password != "geheim" {
+		t.Errorf("the password is %q", c.Password)
+	}
+	patch(`{"update":{"shortName":"x"},"precondition":{"shortName":"Küche 1"}}`, 412, "meanwhile")
+	patch(`{"update":{"streams":{"main":{"url":"rtsp://192.0.2.66/main"}}}}`, 400, "streams.main.password: is to be given again")
+	patch(`{"update":{"streams":{"main":{"retainBytes":-1}}}}`, 400, "streams.main.retainBytes")
+	patch(`{"update":{"streams":{"main":{"retain":1}}}}`, 400, "update.streams.main.retain: is not a field")
+	patch(`{"update":{"streams":{"main":{"record":"yes"}}}}`, 400, "update.streams.main.record")
+	patch(`{"update":[]}`, 400, "update")
+	patch(`{"precondition":{"x":1}}`, 400, "precondition.x")
+	patch(`{"csrf":"x","update":{"shortName":"y"}}`, 400, "csrf")
+	patch(`{"change":{}}`, 400, "change")
+	patch(`{}`, 204, "")
+	check()
+	if strings.Contains(r.log.String(), "geheim") {
+		t.Errorf("the log has the password: %s", r.log)
+	}
+
+	if a := r.ask("DELETE", r.path("sub/"), ""); a.status != 204 {
+		t.Errorf("DELETE: %d %s", a.status, a.body)
+	}
+	if a := r.ask("DELETE", r.path("sub/"), ""); a.status != 404 {
+		t.Errorf("second DELETE: %d %s", a.status, a.body)
+	}
+	if a := r.ask("DELETE", r.path("main/"), ""); a.status != 400 || !strings.Contains(string(a.body), "delete the camera") {
+		t.Errorf("DELETE of the last stream: %d %s", a.status, a.body)
+	}
+}
+
 func TestWrongCameraIsRefusedByField(t *testing.T) {
 	r := newRecorder(t, "admin")
 	good := `{"shortName":"x","streams":{"main":{"url":"rtsp://192.0.2.1/","record":true,"retainBytes":100000000}}}`
