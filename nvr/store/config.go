@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"net/url"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -482,45 +481,7 @@ func (s *Store) addDirs(ctx context.Context, cameras []placed, field func(i int,
 	if len(change.Dirs) == 0 {
 		return nil
 	}
-	if err := s.db.ApplyConfig(ctx, &change); err != nil {
-		return s.verdict(err)
-	}
-	dirs, err := s.openDirs(ctx, change.Dirs)
-	if err != nil {
-		return err
-	}
-	for _, d := range dirs {
-		s.start(d)
-	}
-	for _, d := range dirs {
-		if err := d.fault(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkDir makes sure that a directory can be taken into use.
-func (s *Store) checkDir(path string) error {
-	disk, err := s.cfg.openDir(path)
-	if fi, serr := os.Stat(path); err != nil && (serr != nil || !fi.IsDir()) {
-		return fmt.Errorf("%s is not a directory", path)
-	}
-	if err != nil {
-		return err
-	}
-	defer disk.Close()
-	names, err := disk.Foreign()
-	if err != nil {
-		return err
-	}
-	if len(names) > 0 {
-		return fmt.Errorf("%s is not empty: it holds %s; give the recorder an empty directory", path, strings.Join(names, ", "))
-	}
-	if m, err := disk.ReadMeta(); err == nil {
-		return fmt.Errorf("%s belongs to an installation already (database %s)", path, m.DatabaseUUID)
-	}
-	return nil
+	return s.takeDirs(ctx, change.Dirs)
 }
 
 // take makes a configuration the one in force.

@@ -59,13 +59,18 @@ func (s *Store) Flushes() FlushInfo {
 
 // DirInfo is a snapshot of a sample directory.
 type DirInfo struct {
+	ID      int32
 	Path    string
+	Used    bool   // false: it is missing, or not ours; Error says why
 	Error   string // why it takes no writes now, "" when it does
 	Garbage int    // rows: of files that are to go, and of such that are gone since the last flush
 	Alarm   string // why they only grow, "" when they do not
 
-	// Of its disk; both 0 when it cannot be asked now.
-	Total, Free int64
+	// Of its disk; all 0 when it cannot be asked now. Floor is what is kept free.
+	Total, Free, Floor int64
+
+	disk  uint64 // the same for directories that share their room; 0: not known
+	going int64  // bytes of garbage that is to be unlinked, as far as they are known
 }
 
 // Dirs returns a snapshot of the sample directories. It asks each disk that
@@ -76,16 +81,16 @@ func (s *Store) Dirs() []DirInfo {
 	s.mu.RUnlock()
 	infos := make([]DirInfo, 0, len(dirs))
 	for _, d := range dirs {
-		in := DirInfo{Path: d.path, Error: d.problem()}
+		in := DirInfo{ID: d.id, Path: d.path, Used: d.fault() == nil, Error: d.problem()}
 		if err := d.stuck(); err != nil && in.Error == "" {
 			in.Error = err.Error()
 		}
 		d.mu.Lock()
-		in.Garbage, in.Alarm = len(d.held), d.alarm
+		in.Garbage, in.Alarm, in.going = len(d.held), d.alarm, d.room.coming
 		d.mu.Unlock()
 		if disk, err := d.disk(); err == nil && d.hangs() < syncEvery {
 			if sp, err := disk.Space(); err == nil {
-				in.Total, in.Free = sp.Total, sp.Free
+				in.Total, in.Free, in.Floor, in.disk = sp.Total, sp.Free, floorOf(sp.Total), sp.Disk
 			}
 		}
 		infos = append(infos, in)

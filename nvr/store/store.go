@@ -69,6 +69,10 @@ type Config struct {
 	// ErrPoisoned.
 	ByHand bool
 
+	// DirRoots are the directories below which sample directories may be added
+	// beside the recording; nil: anywhere.
+	DirRoots []string
+
 	// Progress, if set, is called while Open works, each time it got further.
 	// It must not wait.
 	Progress func()
@@ -248,7 +252,13 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 
 // start runs the goroutine of a directory.
 func (s *Store) start(d *directory) {
-	s.running.Go(func() { d.run(s.run) })
+	ctx, stop := context.WithCancel(s.run)
+	d.stop, d.ended = stop, make(chan struct{})
+	s.running.Go(func() {
+		defer close(d.ended)
+		defer stop()
+		d.run(ctx)
+	})
 }
 
 // load reads the configuration, opens the sample directories and adopts the
