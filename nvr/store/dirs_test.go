@@ -231,7 +231,7 @@ func TestDirReportsMeasure(t *testing.T) {
 			}
 			return all[0]
 		}
-		if r := report(); r.PerDay != -1 || r.Days != -1 || r.WatermarkAge != -1 || r.Total == 0 || r.Floor != floorOf(r.Total) || !r.Used {
+		if r := report(); r.PerDay != -1 || r.Days != -1 || r.WatermarkAge != -1 || r.Total == 0 || r.Floor != floorOf(r.Total) || !r.InUse {
 			t.Errorf("before anything is recorded: %+v", r)
 		}
 		f := newFeed(st.Begin(nil))

@@ -61,7 +61,7 @@ func (s *Store) Flushes() FlushInfo {
 type DirInfo struct {
 	ID      int32
 	Path    string
-	Used    bool   // false: it is missing, or not ours; Error says why
+	InUse   bool   // false: it is missing, or not ours; Error says why
 	Error   string // why it takes no writes now, "" when it does
 	Garbage int    // rows: of files that are to go, and of such that are gone since the last flush
 	Alarm   string // why they only grow, "" when they do not
@@ -81,7 +81,7 @@ func (s *Store) Dirs() []DirInfo {
 	s.mu.RUnlock()
 	infos := make([]DirInfo, 0, len(dirs))
 	for _, d := range dirs {
-		in := DirInfo{ID: d.id, Path: d.path, Used: d.fault() == nil, Error: d.problem()}
+		in := DirInfo{ID: d.id, Path: d.path, InUse: d.fault() == nil, Error: d.problem()}
 		if err := d.stuck(); err != nil && in.Error == "" {
 			in.Error = err.Error()
 		}

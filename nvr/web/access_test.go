@@ -138,19 +138,22 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 			{"/api/cameras/UUID/main/view.m4s.txt?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
 		"GET /api/cameras/{uuid}/{stream}/live.m4s": { // without an upgrade; TestLiveVideoAsksWhoMay has the rest
 			{"/api/cameras/UUID/main/live.m4s", "", [4]int{426, 426, 426, 426}, [4]int{426, 426, 426, 426}}},
-		"GET /api/init/{file}": both("/api/init/1.mp4", "", [4]int{401, 200, 200, 200}),
-		"GET /api/request":     both("/api/request", "", [4]int{401, 200, 200, 200}),
-		"POST /api/login":      {{"/api/login", `{"username":"x","password":"y"}`, [4]int{401, 401, 401, 401}, unlimited}},
-		"POST /api/logout":     both("/api/logout", `{"csrf":"x"}`, [4]int{400, 400, 400, 400}),
-		"GET /api/claim":       both("/api/claim", "", [4]int{404, 404, 404, 404}),
-		"POST /api/claim":      both("/api/claim", `{}`, [4]int{404, 404, 404, 404}),
-		"GET /login":           both("/login", "", all200),
-		"POST /login":          {{"/login", "username=z&password=y", [4]int{401, 401, 401, 401}, unlimited}},
-		"POST /logout":         {}, // ends the session: TestPagesLeadIn
-		"GET /claim":           both("/claim", "", [4]int{404, 404, 404, 404}),
-		"POST /claim":          both("/claim", "code=x", [4]int{404, 404, 404, 404}),
-		"GET /api/users/{$}":   both("/api/users/", "", [4]int{401, 403, 403, 200}),
-		"POST /api/users/{$}":  both("/api/users/", `{"user":{}}`, [4]int{401, 403, 403, 400}),
+		"GET /api/dirs/{$}":      both("/api/dirs/", "", [4]int{401, 403, 403, 200}),
+		"POST /api/dirs/{$}":     both("/api/dirs/", `{"path":"x"}`, [4]int{401, 403, 403, 400}),
+		"DELETE /api/dirs/{dir}": both("/api/dirs/1", "", [4]int{401, 403, 403, 409}),
+		"GET /api/init/{file}":   both("/api/init/1.mp4", "", [4]int{401, 200, 200, 200}),
+		"GET /api/request":       both("/api/request", "", [4]int{401, 200, 200, 200}),
+		"POST /api/login":        {{"/api/login", `{"username":"x","password":"y"}`, [4]int{401, 401, 401, 401}, unlimited}},
+		"POST /api/logout":       both("/api/logout", `{"csrf":"x"}`, [4]int{400, 400, 400, 400}),
+		"GET /api/claim":         both("/api/claim", "", [4]int{404, 404, 404, 404}),
+		"POST /api/claim":        both("/api/claim", `{}`, [4]int{404, 404, 404, 404}),
+		"GET /login":             both("/login", "", all200),
+		"POST /login":            {{"/login", "username=z&password=y", [4]int{401, 401, 401, 401}, unlimited}},
+		"POST /logout":           {}, // ends the session: TestPagesLeadIn
+		"GET /claim":             both("/claim", "", [4]int{404, 404, 404, 404}),
+		"POST /claim":            both("/claim", "code=x", [4]int{404, 404, 404, 404}),
+		"GET /api/users/{$}":     both("/api/users/", "", [4]int{401, 403, 403, 200}),
+		"POST /api/users/{$}":    both("/api/users/", `{"user":{}}`, [4]int{401, 403, 403, 400}),
 		"GET /api/users/{user}": {
 			{"/api/users/USER", "", [4]int{401, 200, 403, 200}, [4]int{401, 403, 200, 200}}},
 		"PATCH /api/users/{user}": {
@@ -265,7 +268,7 @@ func TestUnclaimedRecorderAnswersOnlyTheClaim(t *testing.T) {
 		"GET /healthz": 200, "GET /api/claim": 200, "POST /api/claim": 403, "GET /claim": 200, "POST /claim": 403,
 		"GET /login": 303, "POST /login": 401, "POST /logout": 303, "POST /api/login": 401, "POST /api/logout": 204,
 	}
-	paths := strings.NewReplacer("{$}", "", "{uuid}", g.uuid, "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1")
+	paths := strings.NewReplacer("{$}", "", "{uuid}", g.uuid, "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1", "{dir}", "1")
 	for _, route := range routes {
 		if strings.HasSuffix(route.pattern, "live.m4s") {
 			continue // 426 to everybody; see TestLiveVideoAsksWhoMay

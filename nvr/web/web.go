@@ -192,6 +192,9 @@ var routes = []route{
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s", action: access.ViewRecorded, serve: view{segment: true}.serve},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s.txt", action: access.ViewRecorded, serve: view{segment: true, text: true}.serve},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/live.m4s", action: access.ViewLive, inside: true, serve: (*server).live},
+	{method: "GET", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).listDirs},
+	{method: "POST", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).addDir},
+	{method: "DELETE", pattern: "/api/dirs/{dir}", action: access.Administer, serve: (*server).deleteDir},
 	{method: "GET", pattern: "/api/init/{file}", action: access.ViewVideo, serve: (*server).initSegment},
 
 	{method: "POST", pattern: "/api/login", public: true, users: true, serve: (*server).login},
@@ -302,6 +305,7 @@ func (s *server) refusal(r *http.Request, err error) (int, string) {
 	var refused *httpError
 	var config *store.ConfigError
 	var large *http.MaxBytesError
+	var used *store.InUseError
 	if status, text, ok := accessError(err); ok {
 		return status, text
 	}
@@ -314,6 +318,8 @@ func (s *server) refusal(r *http.Request, err error) (int, string) {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", large.Limit)
 	case errors.Is(err, store.ErrNotFound):
 		return http.StatusNotFound, err.Error()
+	case errors.As(err, &used):
+		return http.StatusConflict, used.Error()
 	case errors.Is(err, store.ErrPrecondition):
 		return http.StatusPreconditionFailed, err.Error()
 	case r.Context().Err() != nil:

@@ -35,6 +35,7 @@ type options struct {
 	zone      string
 	hosts     []string       // names it goes by
 	proxies   []netip.Prefix // that it believes
+	dirs      []string       // below which sample directories may be, beside the data directory
 
 	// ready is called when the recorder listens; prepare before that, when
 	// the store is open. claim is the code that makes the first user, "" when
@@ -71,6 +72,15 @@ func (o *options) flags(fs *flag.FlagSet) {
 				p = netip.PrefixFrom(a, a.BitLen())
 			}
 			o.proxies = append(o.proxies, p)
+		}
+		return nil
+	})
+	fs.Func("sample-dirs", "`directories` below which sample directories may be added over the network, beside the data directory; commas between", func(v string) error {
+		for dir := range strings.SplitSeq(v, ",") {
+			if dir = strings.TrimSpace(dir); !filepath.IsAbs(dir) {
+				return fmt.Errorf("%q is not an absolute path", dir)
+			}
+			o.dirs = append(o.dirs, dir)
 		}
 		return nil
 	})
@@ -152,7 +162,9 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	notify := notifier(log)
 	opening, opened := context.WithCancel(ctx)
 	defer opened()
-	s, err := store.Open(ctx, store.Config{Dir: o.data, Log: log, TimeZone: zone, ClockNotBefore: clockNotBefore, Progress: starting(opening, notify)})
+	s, err := store.Open(ctx, store.Config{
+		Dir: o.data, DirRoots: append([]string{o.data}, o.dirs...), Log: log, TimeZone: zone, ClockNotBefore: clockNotBefore, Progress: starting(opening, notify),
+	})
 	opened()
 	if err != nil && ctx.Err() != nil && !errors.Is(err, store.ErrPoisoned) {
 		log.Info("stopped while it started", "cause", err)
