@@ -89,7 +89,10 @@ func (s *Store) allowed(path string) error {
 		return err
 	}
 	for _, root := range s.cfg.DirRoots {
-		if root, err = filepath.EvalSymlinks(root); err != nil {
+		if root, err = filepath.Abs(root); err == nil {
+			root, err = filepath.EvalSymlinks(root)
+		}
+		if err != nil {
 			continue // what is mounted there is away
 		}
 		if rel, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(rel) {

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"holdfast/nvr/access"
+	"holdfast/nvr/media"
 	"holdfast/nvr/store"
 )
 
@@ -53,6 +54,11 @@ type Config struct {
 
 	// Proxies are whose X-Forwarded-For and X-Forwarded-Proto are believed.
 	Proxies []netip.Prefix
+
+	// TryStream plays a stream for a few seconds and measures it; an error says
+	// what is wrong and what to do, without passwords, and the cause is that of the
+	// gap which it would make. It ends with ctx. nil: streams cannot be tried.
+	TryStream func(ctx context.Context, src store.Source) (media.Measured, store.Cause, error)
 
 	// UI answers what is not the API; nil answers 404.
 	UI http.Handler
@@ -80,6 +86,7 @@ type server struct {
 	hostName string // of the machine
 	versions versions
 	films    films
+	trying   chan struct{} // holds one for each stream that is tried
 
 	someMetrics, allMetrics http.Handler // without those of streams, and with them
 }
@@ -92,7 +99,7 @@ func New(cfg Config) http.Handler {
 	default:
 		panic("web: Anonymous is " + cfg.Anonymous)
 	}
-	s := &server{Config: cfg, log: cfg.Log}
+	s := &server{Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -195,6 +202,7 @@ var routes = []route{
 	{method: "GET", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).listDirs},
 	{method: "POST", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).addDir},
 	{method: "DELETE", pattern: "/api/dirs/{dir}", action: access.Administer, serve: (*server).deleteDir},
+	{method: "POST", pattern: "/api/test-stream", action: access.Administer, serve: (*server).testStream},
 	{method: "GET", pattern: "/api/init/{file}", action: access.ViewVideo, serve: (*server).initSegment},
 
 	{method: "POST", pattern: "/api/login", public: true, users: true, serve: (*server).login},

@@ -190,8 +190,10 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	recorder := &record.Recorder{Store: s, Log: log}
 	handler := web.New(web.Config{
 		Store: s, Log: log, Access: users, Anonymous: o.anonymous, Hosts: o.hosts, Proxies: o.proxies,
+		TryStream: recorder.Try,
 		UI: webui.Handler(), Version: version(), Machine: box,
 	})
 	server := web.Server(ctx, handler, log)
@@ -202,7 +204,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		}
 	})
 	work.Go(func() {
-		(&record.Recorder{Store: s, Log: log}).Serve(ctx, "recorder stopped")
+		recorder.Serve(ctx, "recorder stopped")
 	})
 	if interval := watchdogInterval(log); interval > 0 {
 		work.Go(func() { watchdog(ctx, interval, s.Healthy, notify, log) })
