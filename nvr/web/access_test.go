@@ -262,6 +262,28 @@ func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
 	}
 }
 
+// A token that lets nobody in is refused where somebody is asked for, and is as
+// none where everybody is answered.
+func TestPublicPathsAnswerWhateverTheToken(t *testing.T) {
+	g := newGuarded(t, nil)
+	for _, path := range []string{"/healthz", "/metrics", "/login"} {
+		want := g.send("", "GET", path, "")
+		a := g.send("", "GET", path, "", "Authorization", "Bearer hft_wrong")
+		if a.status != 200 || path != "/metrics" && string(a.body) != string(want.body) || strings.Contains(string(a.body), "back") {
+			t.Errorf("%s: %d %s, want %s", path, a.status, a.body, want.body)
+		}
+	}
+	for _, path := range []string{"/api/", "/api/nothing", "/api/cameras/" + g.uuids["A"] + "/main/live.m4s", "/api/request"} {
+		if a := g.send("", "GET", path, "", "Authorization", "Bearer hft_wrong"); a.status != 401 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	// Nor is the cookie looked at, whose session might let in.
+	if a := g.send("admin", "GET", "/api/", "", "Authorization", "Bearer hft_wrong"); a.status != 401 {
+		t.Errorf("beside a cookie: %d", a.status)
+	}
+}
+
 // Only what claims answers while nobody has.
 func TestUnclaimedRecorderAnswersOnlyTheClaim(t *testing.T) {
 	g := unclaimedRecorder(t, nil)

@@ -41,11 +41,11 @@ type Config struct {
 	Log   *slog.Logger // nil: no log
 
 	// Access knows the users, and what callers may who have not signed in; nil:
-	// nobody can sign in.
+	// nobody can sign in, and Anonymous says what callers may.
 	Access *access.Access
 
-	// Anonymous is what callers may do without signing in: "" nothing, "view"
-	// see everything, "admin" change cameras too. It is what Access was told.
+	// Anonymous is what callers may do where there is no Access: "" nothing,
+	// "view" see everything, "admin" change cameras too.
 	Anonymous string
 
 	// Hosts are names that the recorder goes by beside its addresses, localhost
@@ -268,7 +268,12 @@ func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(m)), ", "))
+	allow := slices.Collect(maps.Keys(m))
+	if _, ok := m[http.MethodGet]; ok {
+		allow = append(allow, http.MethodHead)
+	}
+	slices.Sort(allow)
+	w.Header().Set("Allow", strings.Join(allow, ", "))
 	http.Error(w, r.URL.Path+" does not take "+r.Method, http.StatusMethodNotAllowed)
 }
 
@@ -278,7 +283,10 @@ func (s *server) handle(row route) http.Handler {
 		w.Header().Set("Cache-Control", "private, no-cache")
 		w.Header().Set("Vary", "Cookie, Authorization") // another user of a browser does not get what it kept
 		var err error
-		if !row.public && !row.inside {
+		if !row.public {
+			err = callerOf(r).refused
+		}
+		if err == nil && !row.public && !row.inside {
 			var c *store.Camera
 			if c, err = s.decide(r, row.action); err == nil && c != nil {
 				r = r.WithContext(context.WithValue(r.Context(), cameraKey{}, c))

@@ -281,7 +281,7 @@ func TestEveryRouteAsksWhoMay(t *testing.T) {
 func TestOtherMethodsAreRefused(t *testing.T) {
 	r := newRecorder(t, "admin")
 	for _, path := range []string{"/api/", "/api/init/1.mp4", r.path("main/recordings"), r.path("main/view.mp4"), r.path("main/live.m4s"), "/healthz", "/metrics"} {
-		if a := r.ask("PUT", path, "x"); a.status != 405 || !strings.Contains(a.header.Get("Allow"), "GET") {
+		if a := r.ask("PUT", path, "x"); a.status != 405 || !strings.Contains(a.header.Get("Allow"), "GET, HEAD") {
 			t.Errorf("PUT %s: %d, Allow %q", path, a.status, a.header.Get("Allow"))
 		}
 	}

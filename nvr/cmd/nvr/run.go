@@ -192,9 +192,9 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	defer fail(nil)
 	recorder := &record.Recorder{Store: s, Log: log}
 	handler := web.New(web.Config{
-		Store: s, Log: log, Access: users, Anonymous: o.anonymous, Hosts: o.hosts, Proxies: o.proxies,
+		Store: s, Log: log, Access: users, Hosts: o.hosts, Proxies: o.proxies,
 		TryStream: recorder.Try,
-		UI: webui.Handler(), Version: version(), Machine: box,
+		UI:        webui.Handler(), Version: version(), Machine: box,
 	})
 	server := web.Server(ctx, handler, log)
 	var work sync.WaitGroup
