@@ -104,7 +104,11 @@ func (s *server) isProxy(address string) bool {
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(s.Proxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap().WithZone("")) })
+	return contains(s.Proxies, a.Unmap().WithZone(""))
+}
+
+func contains(blocks []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(blocks, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // privateDomains cannot be had by anybody on the Internet (RFC 6762, RFC 8375,

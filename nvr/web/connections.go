@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -14,13 +15,23 @@ import (
 // without.
 const mostConnections = 512
 
+// mostOfOne of them are from one address, or from one IPv6 network, which one
+// machine has all of: a browser that shows every camera has a third of that, and
+// eight such addresses still have their place. Whoever has more is hung up on.
+const mostOfOne = 64
+
 // Limit returns a listener of l that accepts no more than so many connections
 // at once as leave the recorder the descriptors it needs. More wait in the
-// kernel until one is closed.
-func Limit(l net.Listener) net.Listener { return limit(l, mostConnections) }
+// kernel until one is closed; so that nobody takes them all, one address has a
+// part of them. This host, and the proxies, through which many come, have all.
+func Limit(l net.Listener, proxies ...netip.Prefix) net.Listener {
+	return limit(l, mostConnections, mostOfOne, proxies)
+}
 
-func limit(l net.Listener, most int) net.Listener {
-	return &limited{Listener: l, open: make(chan struct{}, most), closed: make(chan struct{})}
+func limit(l net.Listener, most, ofOne int, proxies []netip.Prefix) net.Listener {
+	return &limited{
+		Listener: l, open: make(chan struct{}, most), closed: make(chan struct{}), most: ofOne, proxies: proxies, from: make(map[netip.Prefix]int),
+	}
 }
 
 type limited struct {
@@ -28,6 +39,12 @@ type limited struct {
 	open   chan struct{} // holds one for each connection
 	once   sync.Once
 	closed chan struct{}
+
+	most    int // of one address
+	proxies []netip.Prefix
+
+	mu   sync.Mutex
+	from map[netip.Prefix]int // how many are open, where they count
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -36,12 +53,53 @@ func (l *limited) Accept() (net.Conn, error) {
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.open
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			<-l.open
+			return nil, err
+		}
+		leave, ok := l.enter(c.RemoteAddr())
+		if !ok {
+			c.Close()
+			continue
+		}
+		return &counted{Conn: c, gone: sync.OnceFunc(func() { leave(); <-l.open })}, nil
 	}
-	return &counted{Conn: c, gone: sync.OnceFunc(func() { <-l.open })}, nil
+}
+
+// enter counts a connection from an address, until leave is called; ok is false
+// when there are enough.
+func (l *limited) enter(addr net.Addr) (leave func(), ok bool) {
+	tcp, isTCP := addr.(*net.TCPAddr)
+	if !isTCP {
+		return func() {}, true
+	}
+	from := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if !from.IsValid() || from.IsLoopback() || contains(l.proxies, from) {
+		return func() {}, true
+	}
+	bits := 32
+	if from.Is6() {
+		bits = 64
+	}
+	network, err := from.Prefix(bits)
+	if err != nil {
+		return func() {}, true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.from[network] >= l.most {
+		return nil, false
+	}
+	l.from[network]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.from[network]--; l.from[network] == 0 {
+			delete(l.from, network)
+		}
+	}, true
 }
 
 func (l *limited) Close() error {

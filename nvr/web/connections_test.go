@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -141,7 +142,7 @@ func TestBodyThatComesLeavesTheConnection(t *testing.T) {
 func TestConnectionsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := newPipes()
-		l := limit(inner, 2)
+		l := limit(inner, 2, 2, nil)
 		accepted := make(chan net.Conn, 10)
 		ended := make(chan error)
 		go func() {
@@ -182,7 +183,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // who waits for a connection to end is let go
 		inner := newPipes()
-		l := limit(inner, 1)
+		l := limit(inner, 1, 1, nil)
 		defer inner.dial().Close()
 		c, err := l.Accept()
 		if err != nil {
@@ -197,9 +198,92 @@ func TestConnectionsAreLimited(t *testing.T) {
 			t.Errorf("accept after close: %v", err)
 		}
 	})
-	if l := Limit(newPipes()).(*limited); cap(l.open) != mostConnections {
-		t.Errorf("a limit of %d, want %d", cap(l.open), mostConnections)
+	if l := Limit(newPipes()).(*limited); cap(l.open) != mostConnections || l.most != mostOfOne {
+		t.Errorf("limits of %d and %d, want %d and %d", cap(l.open), l.most, mostConnections, mostOfOne)
 	}
+}
+
+// addressed is a connection from somewhere.
+type addressed struct {
+	net.Conn
+	from string
+}
+
+func (c addressed) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.from), 1234))
+}
+
+// One address has a part of the connections, and what it has more of is hung up
+// on without holding up the others; this host and proxies have all.
+func TestConnectionsOfOneAddressAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := newPipes()
+		l := limit(inner, 100, 3, []netip.Prefix{netip.MustParsePrefix("192.0.2.128/25")})
+		accepted := make(chan net.Conn, 100)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				accepted <- c
+			}
+		}()
+		defer l.Close()
+		var all []net.Conn
+		// dial connects n times, and returns how many of them are not hung up on.
+		dial := func(n int, from ...string) (kept int) {
+			t.Helper()
+			for i := range n {
+				client, server := net.Pipe()
+				inner.conns <- addressed{server, from[i%len(from)]}
+				all = append(all, client)
+			}
+			synctest.Wait()
+			return len(accepted)
+		}
+		take := func() (cs []net.Conn) {
+			for len(accepted) > 0 {
+				cs = append(cs, <-accepted)
+			}
+			return cs
+		}
+		if n := dial(5, "192.0.2.7"); n != 3 {
+			t.Errorf("%d of one address", n)
+		}
+		first := take()
+		if n := dial(5, "192.0.2.8"); n != 3 {
+			t.Errorf("%d of another", n)
+		}
+		take()
+		if n := dial(6, "2001:db8::1", "2001:db8::2", "2001:db8::ffff:1"); n != 3 {
+			t.Errorf("%d of one IPv6 network", n)
+		}
+		take()
+		if n := dial(2, "2001:db8:0:1::1"); n != 2 {
+			t.Errorf("%d of another IPv6 network", n)
+		}
+		take()
+		if n := dial(3, "::ffff:192.0.2.7", "192.0.2.7"); n != 0 {
+			t.Errorf("%d more of the first", n)
+		}
+		for _, from := range []string{"127.0.0.1", "::1", "192.0.2.200"} {
+			if n := dial(8, from); n != 8 {
+				t.Errorf("%d from %s", n, from)
+			}
+			take()
+		}
+		for _, c := range first {
+			c.Close()
+			c.Close() // counts once
+		}
+		if n := dial(5, "192.0.2.7"); n != 3 {
+			t.Errorf("%d after the first were closed", n)
+		}
+		for _, c := range append(take(), all...) {
+			c.Close()
+		}
+	})
 }
 
 // socket is a connection that notes what it was left to copy.
@@ -211,13 +295,14 @@ type socket struct {
 
 func (s *socket) ReadFrom(r io.Reader) (int64, error) { s.copied = r; return io.Copy(io.Discard, r) }
 func (s *socket) CloseWrite() error                   { s.half = true; return nil }
+func (s *socket) RemoteAddr() net.Addr                { return &net.UnixAddr{} }
 
 // A counted connection leaves the copying of files to the kernel, as any does.
 func TestCountedConnectionCopiesFromFiles(t *testing.T) {
 	s := &socket{}
 	inner := newPipes()
 	inner.conns <- s
-	c, err := limit(inner, 1).Accept()
+	c, err := limit(inner, 1, 1, nil).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -199,7 +199,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	server := web.Server(ctx, handler, log)
 	var work sync.WaitGroup
 	work.Go(func() {
-		if err := server.Serve(web.Limit(listener)); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(web.Limit(listener, o.proxies...)); !errors.Is(err, http.ErrServerClosed) {
 			fail(err)
 		}
 	})
