@@ -33,13 +33,18 @@ func (s *server) gaps(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := gapsJSON{Gaps: []gapJSON{}}
+	room := list{share: &s.lists}
+	defer room.end()
+	var rows []gapJSON
 	err = st.Gaps(r.Context(), from, to, func(g *store.Gap) error {
-		out.Gaps = append(out.Gaps, gapJSON{g.Start, g.End, g.Cause, g.Detail, g.Growing})
+		if err := room.grow(len(rows)); err != nil {
+			return err
+		}
+		rows = append(rows, gapJSON{g.Start, g.End, g.Cause, g.Detail, g.Growing})
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return writeList(w, "gaps", rows, "", nil)
 }

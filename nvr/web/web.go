@@ -14,6 +14,7 @@
 package web
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -85,7 +86,8 @@ type server struct {
 	log      *slog.Logger
 	hostName string // of the machine
 	versions versions
-	films    films
+	films    share         // recordings in files that are sent
+	lists    share         // rows
 	trying   chan struct{} // holds one for each stream that is tried
 
 	someMetrics, allMetrics http.Handler // without those of streams, and with them
@@ -99,7 +101,10 @@ func New(cfg Config) http.Handler {
 	default:
 		panic("web: Anonymous is " + cfg.Anonymous)
 	}
-	s := &server{Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried)}
+	s := &server{
+		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried),
+		films: share{most: mostServed, always: alwaysTaken}, lists: share{most: mostListed, always: alwaysRows},
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -424,6 +429,37 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // the caller has gone: nobody to tell
+	return nil
+}
+
+// writeList writes {"name": [rows], "rest": …} row by row: as one text, a long list
+// would take as much memory again. rest may be nil.
+func writeList[T any](w http.ResponseWriter, name string, rows []T, restName string, rest any) error {
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriterSize(newPatient(w), patientPiece)
+	fmt.Fprintf(out, `{%q:[`, name)
+	for i := range rows {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		b, err := json.Marshal(&rows[i])
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(b); err != nil {
+			return nil // the caller has gone: nobody to tell
+		}
+	}
+	out.WriteByte(']')
+	if rest != nil {
+		b, err := json.Marshal(rest)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, `,%q:%s`, restName, b)
+	}
+	out.WriteString("}\n")
+	_ = out.Flush()
 	return nil
 }
 

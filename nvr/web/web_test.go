@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -556,7 +557,8 @@ func TestWrongListingsAreRefused(t *testing.T) {
 		"main/gaps?split90k=1":                             400,
 		"main/gaps?startTime90k=2&endTime90k=1":            400,
 		"ext/gaps":                                         404,
-		"/recordings":                                      404,
+		"third/recordings":                                 404,
+		"/recordings":                                      405, // as of a stream that can be deleted
 	} {
 		if a := r.get(r.path("") + path); a.status != want {
 			t.Errorf("GET %s: %d %s, want %d", path, a.status, a.body, want)
@@ -639,6 +641,62 @@ func TestMachineIsShown(t *testing.T) {
 	}
 	if a := r.get("/api/"); strings.Contains(string(a.body), "machine") {
 		t.Errorf("a recorder without an appliance speaks of a machine: %s", a.body)
+	}
+}
+
+// Rows of all lists have a bound together, and those of one by itself; a short list
+// is answered whatever the others are.
+func TestListsAreBounded(t *testing.T) {
+	r := newRecorder(t, "view")
+	cam := r.camera("main")
+	cam.send(25 * 60 * 4)
+	defer cam.run.End("test over")
+	s := &server{Config: Config{Store: r.store, Now: time.Now}, log: slog.New(slog.DiscardHandler), lists: share{most: rowsAtOnce, always: 2}}
+	c, _ := r.store.Camera(r.uuid)
+	ask := func(query string) (int, string) {
+		t.Helper()
+		req := httptest.NewRequest("GET", r.path("main/recordings%s", query), nil)
+		req.SetPathValue("stream", "main")
+		req = req.WithContext(context.WithValue(t.Context(), cameraKey{}, c))
+		w := httptest.NewRecorder()
+		if err := s.recordings(w, req); err != nil {
+			return s.refusal(req, err)
+		}
+		return w.Code, w.Body.String()
+	}
+	done, ok := s.lists.take(3)
+	if !ok {
+		t.Fatal("no room at the beginning")
+	}
+	if status, text := ask("?split90k=1"); status != 503 || !strings.Contains(text, "rows are listed") {
+		t.Errorf("a long list: %d %s", status, text)
+	}
+	if status, _ := ask(""); status != 200 {
+		t.Errorf("a short list: %d", status)
+	}
+	done()
+	for range 3 { // what was listed is counted no more
+		status, text := ask("?split90k=1")
+		var list recordingsJSON
+		if err := json.Unmarshal([]byte(text), &list); status != 200 || err != nil || len(list.Recordings) < 4 || len(list.VideoEntries) != 1 || s.lists.held != 0 {
+			t.Errorf("%d %s, %v; %d are held", status, text, err, s.lists.held)
+		}
+	}
+
+	l := list{share: &share{most: mostListed, always: alwaysRows}}
+	for n := range mostRows {
+		if err := l.grow(n); err != nil {
+			t.Fatalf("row %d: %v", n, err)
+		}
+	}
+	if err, ok := errors.AsType[*httpError](l.grow(mostRows)); !ok || err.status != 400 {
+		t.Errorf("one more: %v", err)
+	}
+	if l.share.held < mostRows-alwaysRows-rowsAtOnce || l.share.held > mostRows+rowsAtOnce {
+		t.Errorf("%d are held", l.share.held)
+	}
+	if l.end(); l.share.held != 0 {
+		t.Errorf("%d are held in the end", l.share.held)
 	}
 }
 
