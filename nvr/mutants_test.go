@@ -605,7 +605,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "a camera whose disk is away cannot be changed",
 	file:   "nvr/store/config.go",
-	old:    "fault != nil && !s.recordsTo(c.ShortName, typ, d) {",
+	old:    "fault != nil && (st == nil || st.dir != d) {",
 	new:    "fault != nil {",
 	test:   "TestCameraIsChangedWhileItsDiskIsAway",
 }, {
@@ -768,8 +768,8 @@ var mutants = []mutant{{
 	test:   "TestRowsOfARequestAreLimited",
 }, {
 	breaks: "slow downloads take all memory",
-	file:   "nvr/web/films.go",
-	old:    "\tf.recordings += n\n",
+	file:   "nvr/web/share.go",
+	old:    "\ts.held += n\n",
 	new:    "",
 	test:   "TestFilmsServedAtOnceAreLimited",
 }, {
@@ -842,8 +842,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "lists hold every camera",
 	file:   "nvr/web/cameras.go",
-	old:    "if callerOf(r).May(access.LookAround, c.ID) {",
-	new:    "if callerOf(r).May(access.LookAround, 0) {",
+	old:    "if !callerOf(r).May(access.LookAround, c.ID) {",
+	new:    "if !callerOf(r).May(access.LookAround, 0) {",
 	test:   "TestListsHoldOnlyWhatTheCallerMaySee",
 }, {
 	breaks: "a session lives on what its user may no more",
@@ -929,6 +929,72 @@ var mutants = []mutant{{
 	old:    "if !s.isProxy(host) {",
 	new:    "if false {",
 	test:   "TestPeerIsWhoCalls",
+}, {
+	breaks: "a day begins at what package time makes of 0:00",
+	file:   "nvr/store/span.go",
+	old:    "begun(t) && !begun(t.Add(-time.Second))",
+	new:    "begun(t) || t.Before(date.Add(time.Hour))",
+	test:   "TestDaysAdjoinInAnyZone",
+}, {
+	breaks: "indexes of what is played are read beside all lists",
+	file:   "nvr/store/list.go",
+	old:    "done, err := st.store.ask(context.WithoutCancel(ctx))",
+	new:    "done, err := func() {}, error(nil)",
+	test:   "TestListsLeaveReadersToFlushes",
+}, {
+	breaks: "a password that is kept goes to another host",
+	file:   "nvr/store/change.go",
+	old:    "!sameHost(next.URL, old.URL)",
+	new:    "false",
+	test:   "TestChangeOfACameraIsRefused",
+}, {
+	breaks: "a change deletes what it does not name",
+	file:   "nvr/store/change.go",
+	old:    "next.Streams = maps.Clone(old.Streams)",
+	new:    "next.Streams = make(map[string]StreamConfig)",
+	test:   "TestCameraIsChangedWhileItIsRecorded",
+}, {
+	breaks: "a sample directory may be anywhere",
+	file:   "nvr/store/dirs.go",
+	old:    "err == nil && filepath.IsLocal(rel)",
+	new:    "err == nil && rel != \"\"",
+	test:   "TestDirectoryIsRefused",
+}, {
+	breaks: "a directory that went still says that it is ours",
+	file:   "nvr/store/dirs.go",
+	old:    "if disk, ok := dir.(*sampledir.Disk); ok {\n\t\tif err := disk.Retire()",
+	new:    "if disk, ok := dir.(*sampledir.Disk); ok {\n\t\tif err := disk.Sync()",
+	test:   "TestDirectoryComesAndGoes",
+}, {
+	breaks: "a directory goes with streams in it",
+	file:   "nvr/store/dirs.go",
+	old:    "case len(by) > 0:",
+	new:    "case len(by) > 9:",
+	test:   "TestDirectoryComesAndGoes",
+}, {
+	breaks: "one address has all connections",
+	file:   "nvr/web/connections.go",
+	old:    "if l.from[network] >= l.most {",
+	new:    "if l.from[network] < 0 {",
+	test:   "TestConnectionsOfOneAddressAreLimited",
+}, {
+	breaks: "a token that lets nobody in is as none",
+	file:   "nvr/web/web.go",
+	old:    "err = callerOf(r).refused",
+	new:    "err = nil",
+	test:   "TestPublicPathsAnswerWhateverTheToken",
+}, {
+	breaks: "long lists have no bound together",
+	file:   "nvr/web/share.go",
+	old:    "if n > s.most-s.held {",
+	new:    "if n > s.most {",
+	test:   "TestListsAreBounded",
+}, {
+	breaks: "a password that was just refused is tried again",
+	file:   "nvr/record/try.go",
+	old:    "} else if wait > 0 {",
+	new:    "} else if wait > 1e18 {",
+	test:   "TestTryIsGentleAndEnds",
 }}
 
 func TestMutantsAreCaught(t *testing.T) {

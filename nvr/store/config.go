@@ -466,8 +466,9 @@ func (s *Store) addDirs(ctx context.Context, cameras []placed, field func(i int,
 			path := c.Streams[typ].SampleFileDir
 			var err error
 			if d := s.dirAt(path); d != nil {
-				if st := c.stream(typ); d.fault() != nil && (st == nil || st.dir != d) {
-					err = fmt.Errorf("cannot take a new stream now: %w", d.fault())
+				st := c.stream(typ)
+				if fault := d.fault(); fault != nil && (st == nil || st.dir != d) {
+					err = fmt.Errorf("cannot take a new stream now: %w", fault)
 				}
 			} else if !slices.ContainsFunc(change.Dirs, func(d db.Dir) bool { return d.Path == path }) {
 				err = s.checkDir(path)

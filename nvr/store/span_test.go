@@ -130,6 +130,9 @@ func TestDaysAdjoinInAnyZone(t *testing.T) {
 					t.Errorf("%s: %v is in %+v, want %+v", name, in, got, day)
 				}
 			}
+			if at, before := day.Start.Std().In(zone).Format(time.DateOnly), day.Start.Std().Add(-time.Second).In(zone).Format(time.DateOnly); at != day.Date || before >= day.Date {
+				t.Errorf("%s: %s begins with an instant of %s, behind one of %s", name, day.Date, at, before)
+			}
 			if got := day.Start.Add(12 * 60 * media.Minute).Std().In(zone).Format(time.DateOnly); got != day.Date {
 				t.Errorf("%s: noon of %s is %s", name, day.Date, got)
 			}

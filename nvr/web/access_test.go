@@ -138,6 +138,8 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 			{"/api/cameras/UUID/main/view.m4s.txt?s=0", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
 		"GET /api/cameras/{uuid}/{stream}/live.m4s": { // without an upgrade; TestLiveVideoAsksWhoMay has the rest
 			{"/api/cameras/UUID/main/live.m4s", "", [4]int{426, 426, 426, 426}, [4]int{426, 426, 426, 426}}},
+		"GET /api/signals":       both("/api/signals", "", [4]int{401, 200, 200, 200}),
+		"POST /api/signals":      both("/api/signals", `{}`, [4]int{401, 403, 403, 400}),
 		"POST /api/test-stream":  both("/api/test-stream", `{"url":"http://x/"}`, [4]int{401, 403, 403, 400}),
 		"GET /api/dirs/{$}":      both("/api/dirs/", "", [4]int{401, 403, 403, 200}),
 		"POST /api/dirs/{$}":     both("/api/dirs/", `{"path":"x"}`, [4]int{401, 403, 403, 400}),

@@ -207,6 +207,8 @@ var routes = []route{
 	{method: "GET", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).listDirs},
 	{method: "POST", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).addDir},
 	{method: "DELETE", pattern: "/api/dirs/{dir}", action: access.Administer, serve: (*server).deleteDir},
+	{method: "GET", pattern: "/api/signals", action: access.LookAround, serve: (*server).signals},
+	{method: "POST", pattern: "/api/signals", action: access.Administer, serve: (*server).updateSignals},
 	{method: "POST", pattern: "/api/test-stream", action: access.Administer, serve: (*server).testStream},
 	{method: "GET", pattern: "/api/init/{file}", action: access.ViewVideo, serve: (*server).initSegment},
 
