@@ -69,7 +69,7 @@ func describeDir(d *store.DirReport) dirJSON {
 	j := dirJSON{
 		ID: d.ID, Path: d.Path, State: "ok", Error: d.Error, Alarm: d.Alarm,
 		Used: d.Bytes, GarbageFiles: d.Garbage, GarbageBytes: d.GarbageBytes,
-		WatermarkAge: known(tenths(d.WatermarkAge.Seconds())), BytesPerDay: known(d.PerDay), ForecastDays: known(tenths(d.Days)),
+		BytesPerDay: known(d.PerDay), ForecastDays: known(tenths(d.Days)),
 		Streams: []dirStreamJSON{},
 	}
 	switch {
@@ -77,6 +77,9 @@ func describeDir(d *store.DirReport) dirJSON {
 		j.State = "unused"
 	case d.Error != "":
 		j.State = "failing"
+	}
+	if d.WatermarkAge >= 0 {
+		j.WatermarkAge = known(tenths(d.WatermarkAge.Seconds()))
 	}
 	if d.Total > 0 {
 		j.Total, j.Free, j.Floor = &d.Total, &d.Free, &d.Floor

@@ -63,7 +63,7 @@ func TestDirectoriesOverTheAPI(t *testing.T) {
 	post(`{"path":"`+path+`"}`, 400, "path: "+path+" is a sample directory already")
 	post(`{"path":"sample"}`, 400, "absolute")
 	post(`{"directory":"x"}`, 400, "directory")
-	if dirs = list(); len(dirs) != 2 || dirs[1].ID != made.ID || dirs[1].Path != path || dirs[1].State != "ok" || dirs[1].Streams == nil {
+	if dirs = list(); len(dirs) != 2 || dirs[1].ID != made.ID || dirs[1].Path != path || dirs[1].State != "ok" || dirs[1].Streams == nil || dirs[1].WatermarkAge != nil {
 		t.Fatalf("%+v", dirs)
 	}
 

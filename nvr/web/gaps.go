@@ -7,10 +7,6 @@ import (
 	"holdfast/nvr/store"
 )
 
-type gapsJSON struct {
-	Gaps []gapJSON `json:"gaps"`
-}
-
 // gapJSON is time in which a stream should have recorded and did not.
 type gapJSON struct {
 	Start   media.Time  `json:"startTime90k"`
