@@ -665,7 +665,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "a camera whose disk is away cannot be changed",
 	file:   "nvr/store/config.go",
-	old:    "fault != nil && !s.recordsTo(c.ShortName, typ, d) {",
+	old:    "fault != nil && (st == nil || st.dir != d) {",
 	new:    "fault != nil {",
 	test:   "TestCameraIsChangedWhileItsDiskIsAway",
 }, {
@@ -829,8 +829,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "each listener has a limit of its own",
 	file:   "nvr/web/connections.go",
-	old:    "open: open,",
-	new:    "open: make(chan struct{}, cap(open)),",
+	old:    "Listener: l, places: all,",
+	new:    "Listener: l, places: &places{open: make(chan struct{}, most), most: ofOne, proxies: proxies, from: all.from},",
 	test:   "TestConnectionsAreLimited",
 }, {
 	breaks: "a connection is hundreds of requests",
@@ -864,8 +864,8 @@ var mutants = []mutant{{
 	test:   "TestRowsOfARequestAreLimited",
 }, {
 	breaks: "slow downloads take all memory",
-	file:   "nvr/web/films.go",
-	old:    "\tf.recordings += n\n",
+	file:   "nvr/web/share.go",
+	old:    "\ts.held += n\n",
 	new:    "",
 	test:   "TestFilmsServedAtOnceAreLimited",
 }, {
@@ -1253,10 +1253,124 @@ var mutants = []mutant{{
 }, {
 	breaks: "an import without passwords drops one that cannot be read",
 	file:   "nvr/store/config.go",
-	old:    "					if row.Username == was.Username {",
-	new:    "					if row.Username != was.Username {",
+	old:    "sc.Username == was.Username {",
+	new:    "sc.Username != was.Username {",
 	test:   "TestPasswordThatCannotBeReadOutlivesAnImport",
 	in:     "nvr/store",
+}, {
+	breaks: "a change that leaves out a password that cannot be read drops it",
+	file:   "nvr/store/config.go",
+	old:    "= c.old.ID, st.id, sc.lost",
+	new:    "= c.old.ID, st.id, \"\"",
+	test:   "TestChangeWithoutTheKeyKeepsThePassword",
+}, {
+	breaks: "a password that cannot be read goes to another host with its stream",
+	file:   "nvr/store/change.go",
+	old:    "(next.lost != \"\" || ",
+	new:    "(false || ",
+	test:   "TestChangeWithoutTheKeyKeepsThePassword",
+}, {
+	breaks: "a password that cannot be read cannot be taken away",
+	file:   "nvr/store/change.go",
+	old:    "next.Password, next.lost = *c.Password, \"\"",
+	new:    "next.Password = *c.Password",
+	test:   "TestChangeWithoutTheKeySetsThePassword",
+}, {
+	breaks: "nobody is told that a stream was deleted",
+	file:   "nvr/store/notice.go",
+	old:    "if st.ID != 0 && !slices",
+	new:    "if st.ID < 0 && !slices",
+	test:   "TestChangesOfTheConfigurationAreTold",
+}, {
+	breaks: "nobody is told that a directory was deleted",
+	file:   "nvr/store/dirs.go",
+	old:    "	s.notices.tell(Notice{Change: DirDeleted, Dir: d.info()})\n",
+	new:    "",
+	test:   "TestChangesOfTheConfigurationAreTold",
+}, {
+	breaks: "a directory is told of after its end",
+	file:   "nvr/store/notice.go",
+	old:    "if !slices.Contains(s.dirs, d) {",
+	new:    "if false {",
+	test:   "TestChangesOfTheConfigurationAreTold",
+}, {
+	breaks: "timelines have no bound",
+	file:   "nvr/web/timeline.go",
+	old:    "room := list{share: &s.lists}",
+	new:    "room := list{share: &share{most: mostListed}}",
+	test:   "TestTimelinesAreBounded",
+}, {
+	breaks: "each listener counts an address anew",
+	file:   "nvr/web/connections.go",
+	old:    "&limited{Listener: l, places: all,",
+	new:    "&limited{Listener: l, places: &places{open: all.open, most: ofOne, proxies: proxies, from: make(map[netip.Prefix]int)},",
+	test:   "TestConnectionsOfOneAddressAreLimited",
+}, {
+	breaks: "a day begins at what package time makes of 0:00",
+	file:   "nvr/store/span.go",
+	old:    "begun(t) && !begun(t.Add(-time.Second))",
+	new:    "begun(t) || t.Before(date.Add(time.Hour))",
+	test:   "TestDaysAdjoinInAnyZone",
+}, {
+	breaks: "indexes of what is played are read beside all lists",
+	file:   "nvr/store/list.go",
+	old:    "done, err := st.store.ask(context.WithoutCancel(ctx))",
+	new:    "done, err := func() {}, error(nil)",
+	test:   "TestListsLeaveReadersToFlushes",
+}, {
+	breaks: "a password that is kept goes to another host",
+	file:   "nvr/store/change.go",
+	old:    "!sameHost(next.URL, old.URL)",
+	new:    "false",
+	test:   "TestChangeOfACameraIsRefused",
+}, {
+	breaks: "a change deletes what it does not name",
+	file:   "nvr/store/change.go",
+	old:    "next.Streams = maps.Clone(old.Streams)",
+	new:    "next.Streams = make(map[string]StreamConfig)",
+	test:   "TestCameraIsChangedWhileItIsRecorded",
+}, {
+	breaks: "a sample directory may be anywhere",
+	file:   "nvr/store/dirs.go",
+	old:    "err == nil && filepath.IsLocal(rel)",
+	new:    "err == nil && rel != \"\"",
+	test:   "TestDirectoryIsRefused",
+}, {
+	breaks: "a directory that went still says that it is ours",
+	file:   "nvr/store/dirs.go",
+	old:    "if disk, ok := dir.(*sampledir.Disk); ok {\n\t\tif err := disk.Retire()",
+	new:    "if disk, ok := dir.(*sampledir.Disk); ok {\n\t\tif err := disk.Sync()",
+	test:   "TestDirectoryComesAndGoes",
+}, {
+	breaks: "a directory goes with streams in it",
+	file:   "nvr/store/dirs.go",
+	old:    "case len(by) > 0:",
+	new:    "case len(by) > 9:",
+	test:   "TestDirectoryComesAndGoes",
+}, {
+	breaks: "one address has all connections",
+	file:   "nvr/web/connections.go",
+	old:    "if p.from[network] >= p.most {",
+	new:    "if p.from[network] < 0 {",
+	test:   "TestConnectionsOfOneAddressAreLimited",
+}, {
+	breaks: "a token that lets nobody in is as none",
+	file:   "nvr/web/web.go",
+	old:    "err = callerOf(r).refused",
+	new:    "err = nil",
+	test:   "TestPublicPathsAnswerWhateverTheToken",
+}, {
+	breaks: "long lists have no bound together",
+	file:   "nvr/web/share.go",
+	old:    "if n > s.most-s.held {",
+	new:    "if n > s.most {",
+	test:   "TestListsAreBounded",
+}, {
+	breaks: "a password that was just refused is tried again",
+	file:   "nvr/record/try.go",
+	old:    "} else if wait > 0 {",
+	new:    "} else if wait > 1e18 {",
+	test:   "TestTryIsGentleAndEnds",
 }}
 
 func TestMutantsAreCaught(t *testing.T) {

@@ -355,7 +355,7 @@ func TestMissingWatchdogIsAFaultWhereEachMachineHasOne(t *testing.T) {
 
 func TestImageMayAddArguments(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nvr.args")
-	plain := []string{"/user/nvr", "run", "-data", "/perm/nvr"}
+	plain := []string{"/user/nvr", "run", "-data", "/perm/nvr", "-sample-dirs", "/perm/media"}
 	if got, err := recorderArgs(path); err != nil || !slices.Equal(got, plain) {
 		t.Errorf("without the file: %q, %v", got, err)
 	}

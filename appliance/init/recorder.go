@@ -17,9 +17,10 @@ import (
 const silence = 20 * time.Second
 
 // recorderArgs is the command line of the recorder. A file in the image may add
-// arguments, one a line; release images have none.
+// arguments, one a line; release images have none. Disks for recordings are
+// mounted at /perm/media.
 func recorderArgs(extra string) ([]string, error) {
-	argv := []string{"/user/nvr", "run", "-data", "/perm/nvr"}
+	argv := []string{"/user/nvr", "run", "-data", "/perm/nvr", "-sample-dirs", "/perm/media"}
 	b, err := os.ReadFile(extra)
 	if errors.Is(err, os.ErrNotExist) {
 		return argv, nil

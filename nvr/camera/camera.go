@@ -71,6 +71,9 @@ type Description struct {
 	Audio   *media.SampleEntry // nil: no audio is recorded
 	Skipped []string           // "audio: PCMA is not recorded", one for each track left out
 	Server  string             // what the camera calls its software, may be empty
+
+	// Transport is what carries RTP, "tcp" or "udp": not always what was asked.
+	Transport string
 }
 
 // Handler receives a session. Its functions are called one at a time, and none
@@ -121,8 +124,9 @@ type session struct {
 	cause *Error        // why, once ended is closed
 	ended chan struct{} // closed by end
 
-	skipped []string
-	server  string
+	skipped   []string
+	server    string
+	transport string
 }
 
 func newSession(a *address, cfg Config, h Handler) *session {
@@ -273,6 +277,10 @@ func (s *session) setUp(client *gortsplib.Client) (step string, err error) {
 		tcp := gortsplib.ProtocolTCP
 		client.Protocol = &tcp
 	}
+	s.transport = "tcp"
+	if *client.Protocol == gortsplib.ProtocolUDP {
+		s.transport = "udp"
+	}
 
 	res, err := client.Setup(desc.BaseURL, chosen.video, 0, 0)
 	if err != nil {
@@ -319,7 +327,7 @@ func (s *session) setUp(client *gortsplib.Client) (step string, err error) {
 func (s *session) description() Description {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Description{Video: s.video.units.codec.String(), Audio: s.audio.entry, Skipped: slices.Clone(s.skipped), Server: s.server}
+	return Description{Video: s.video.units.codec.String(), Audio: s.audio.entry, Skipped: slices.Clone(s.skipped), Server: s.server, Transport: s.transport}
 }
 
 // skip says why a track is not recorded.

@@ -21,6 +21,10 @@ type Change struct {
 	DeleteCameras []int32
 	Garbage       []Garbage
 
+	// DeleteDirs are sample directories that go, with their garbage rows: what
+	// is left there is nobody's. Recordings and streams must not be in them.
+	DeleteDirs []int32
+
 	// Dirs are sample directories to insert. ApplyConfig sets ID and UUID.
 	// A stream can name a directory only by its id, so a new directory comes
 	// with a change before that of its streams.
@@ -106,6 +110,11 @@ func (d *DB) checkChange(c *Change) error {
 	}
 	if err := k.checkChangeGarbage(c.Garbage, streamGone, cameraGone); err != nil {
 		return err
+	}
+	for _, id := range c.DeleteDirs {
+		if !k.dirs[id] {
+			return fmt.Errorf("delete sample directory %d: %w", id, ErrNotFound)
+		}
 	}
 	for i := range c.Dirs {
 		r := &c.Dirs[i]
@@ -218,6 +227,16 @@ func (t *tx) apply(c *Change, k *known) error {
 	}
 	if err := t.discard(c.Garbage); err != nil {
 		return err
+	}
+	for _, id := range c.DeleteDirs {
+		_, err := t.ExecContext(t.ctx, `DELETE FROM garbage WHERE dir_id = ?`, id)
+		if err == nil {
+			err = t.change(`DELETE FROM sample_file_dir WHERE id = ?`, id)
+		}
+		if err != nil {
+			return fmt.Errorf("delete sample directory %d: %w", id, err)
+		}
+		delete(k.dirs, id)
 	}
 	for i := range c.Dirs {
 		if err := t.insertDir(&c.Dirs[i], k); err != nil {

@@ -64,6 +64,31 @@ func TestDeletedCameraLeavesGarbage(t *testing.T) {
 	}
 }
 
+// A sample directory goes with its garbage rows, and not while anything is in it.
+func TestSampleDirectoryGoes(t *testing.T) {
+	h := newHouse(t)
+	c := &Change{Dirs: []Dir{{Path: "/third"}}}
+	h.must(h.ApplyConfig(t.Context(), c))
+	before := len(h.state().Dirs)
+	if err := h.ApplyConfig(t.Context(), &Change{DeleteDirs: []int32{h.dirs[0].ID}}); err == nil {
+		t.Error("a directory with streams goes")
+	}
+	if err := h.ApplyConfig(t.Context(), &Change{DeleteDirs: []int32{99}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("one that is not there: %v", err)
+	}
+	if got := len(h.state().Dirs); got != before {
+		t.Errorf("%d directories, want %d", got, before)
+	}
+	h.must(h.ApplyConfig(t.Context(), &Change{DeleteDirs: []int32{c.Dirs[0].ID}}))
+	if got := len(h.state().Dirs); got != before-1 {
+		t.Errorf("%d directories, want %d", got, before-1)
+	}
+	if err := h.ApplyConfig(t.Context(), &Change{DeleteDirs: []int32{c.Dirs[0].ID}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("again: %v", err)
+	}
+	h.sane()
+}
+
 func TestConfigurationReadsBack(t *testing.T) {
 	h := newHouse(t)
 	h.add(h.main, 0, 2)

@@ -89,6 +89,7 @@ func (d *doors) enter(src store.Source) (wait time.Duration, tried <-chan struct
 	}
 	o := d.at[doorOf(src)]
 	if o == nil {
+		d.forget()
 		o = &door{refused: make(map[string]bool), taken: make(map[string]bool), trying: make(map[string]chan struct{})}
 		d.at[doorOf(src)] = o
 	}
@@ -105,6 +106,22 @@ func (d *doors) enter(src store.Source) (wait time.Duration, tried <-chan struct
 		o.trying[src.Password] = make(chan struct{})
 	}
 	return 0, nil
+}
+
+// mostDoors are more than cameras have: streams that are only tried have some.
+const mostDoors = 1024
+
+// forget makes room for one more door: those at which nobody waits, and nothing
+// was refused lately, go.
+func (d *doors) forget() {
+	if len(d.at) < mostDoors {
+		return
+	}
+	for name, o := range d.at {
+		if len(o.trying) == 0 && time.Until(o.next) <= 0 {
+			delete(d.at, name)
+		}
+	}
 }
 
 // refused closes the door to a password for a while.
@@ -131,6 +148,9 @@ func (d *doors) learned(src store.Source, what func(*door)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	o := d.at[doorOf(src)]
+	if o == nil {
+		return // forgotten: nobody waits for what comes of it
+	}
 	what(o)
 	if tried := o.trying[src.Password]; tried != nil {
 		close(tried)

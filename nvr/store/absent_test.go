@@ -645,7 +645,7 @@ func TestDeletedCameraLeavesNoFileThatWasNotAdopted(t *testing.T) {
 				if n := of(); n < tt.runs/2 {
 					t.Fatalf("there are %d files", n)
 				}
-				l.deleteCamera(l.camera(all[i].name))
+				l.deleteCamera(l.camera(all[i].name.String()))
 				away.Store(false)
 				time.Sleep(3 * ageEvery)
 				if n := of(); n > 0 {

@@ -53,7 +53,7 @@ func aDay(t *testing.T) (f *footage, wanted map[string][]int32) {
 	wanted = make(map[string][]int32)
 	for _, st := range []*Stream{front, back} {
 		for _, r := range list(t, st) {
-			wanted[st.name] = append(wanted[st.name], r.No)
+			wanted[st.name.String()] = append(wanted[st.name.String()], r.No)
 		}
 	}
 	if wanted["back"][0] < 6 {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"net/url"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -59,6 +58,10 @@ type StreamConfig struct {
 	// SampleFileDir is the absolute path of the directory, an empty one when
 	// it is new. Empty: the recorder's own, in its data directory.
 	SampleFileDir string `json:"sampleFileDir,omitempty"`
+
+	// lost says why there is a password which cannot be read, and stays unless
+	// Password is another; "" when there is none such.
+	lost string
 }
 
 // ConfigError is a value that cannot be used. Nothing was changed.
@@ -78,20 +81,30 @@ func (s *Store) AddCamera(ctx context.Context, c CameraConfig) (uuid string, err
 	if err := validateCamera(&c, ""); err != nil {
 		return "", err
 	}
-	for _, old := range s.Cameras() {
-		if old.Name == c.ShortName {
-			return "", &ConfigError{"shortName", fmt.Sprintf("there is a camera named %q already", c.ShortName)}
-		}
+	if s.named(c.ShortName) != nil {
+		return "", nameTaken(c.ShortName)
 	}
-	if err := s.put(ctx, []CameraConfig{c}, ""); err != nil {
+	if err := s.put(ctx, []placed{{c, nil}}, ""); err != nil {
 		return "", err
 	}
-	for _, cam := range s.Cameras() {
-		if cam.Name == c.ShortName {
-			return cam.UUID, nil
-		}
+	if cam := s.named(c.ShortName); cam != nil {
+		return cam.UUID, nil
 	}
 	return "", fmt.Errorf("camera %q: %w", c.ShortName, ErrNotFound)
+}
+
+// named returns the camera of a name, nil when there is none.
+func (s *Store) named(name string) *Camera {
+	for _, c := range s.Cameras() {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func nameTaken(name string) error {
+	return &ConfigError{"shortName", fmt.Sprintf("there is a camera named %q already", name)}
 }
 
 // Import makes the configuration hold the cameras of the file: those with a
@@ -103,7 +116,21 @@ func (s *Store) Import(ctx context.Context, set Settings) error {
 	if err := set.validate(); err != nil {
 		return err
 	}
-	return s.put(ctx, set.Cameras, "cameras")
+	var cameras []placed
+	for _, c := range set.Cameras {
+		at := placed{c, s.named(c.ShortName)}
+		for typ, sc := range c.Streams {
+			sc.lost = ""
+			if st := at.stream(typ); st != nil {
+				if was := st.settings(); sc.Username == was.Username {
+					sc.lost = was.PasswordLost // of another user it is another password
+				}
+			}
+			c.Streams[typ] = sc
+		}
+		cameras = append(cameras, at)
+	}
+	return s.put(ctx, cameras, "cameras")
 }
 
 // Export is the configuration, passwords included, as Import takes it. One that
@@ -111,22 +138,28 @@ func (s *Store) Import(ctx context.Context, set Settings) error {
 func (s *Store) Export() Settings {
 	set := Settings{Cameras: []CameraConfig{}}
 	for _, c := range s.Cameras() {
-		cc := CameraConfig{ShortName: c.Name, Description: c.Description, Streams: make(map[string]StreamConfig)}
-		for _, st := range c.Streams {
-			cfg := st.settings()
-			flush := int(cfg.FlushIfSec)
-			sc := StreamConfig{
-				URL: cfg.URL, Username: cfg.Username, Password: cfg.Password, Record: cfg.Record,
-				RTSPTransport: cfg.Transport, RetainBytes: cfg.RetainBytes, RetainDays: int(cfg.RetainDays), FlushIfSec: &flush,
-			}
-			if st.dir != nil && st.dir.path != s.resolve(defaultDir) {
-				sc.SampleFileDir = st.dir.path
-			}
-			cc.Streams[st.typ] = sc
-		}
-		set.Cameras = append(set.Cameras, cc)
+		set.Cameras = append(set.Cameras, s.configOf(c))
 	}
 	return set
+}
+
+// configOf is the configuration of a camera, passwords included.
+func (s *Store) configOf(c *Camera) CameraConfig {
+	cc := CameraConfig{ShortName: c.Name, Description: c.Description, Streams: make(map[string]StreamConfig)}
+	for _, st := range c.Streams {
+		cfg := st.settings()
+		flush := int(cfg.FlushIfSec)
+		sc := StreamConfig{
+			URL: cfg.URL, Username: cfg.Username, Password: cfg.Password, Record: cfg.Record,
+			RTSPTransport: cfg.Transport, RetainBytes: cfg.RetainBytes, RetainDays: int(cfg.RetainDays), FlushIfSec: &flush,
+			lost: cfg.PasswordLost,
+		}
+		if st.dir != nil && st.dir.path != s.resolve(defaultDir) {
+			sc.SampleFileDir = st.dir.path
+		}
+		cc.Streams[st.typ] = sc
+	}
+	return cc
 }
 
 // ParseSettings reads a configuration file and checks every value that can be
@@ -344,26 +377,43 @@ func validateStream(c *StreamConfig, field string) error {
 	return nil
 }
 
+// placed is a camera as it is to be, and as it is; nil when it is new.
+type placed struct {
+	CameraConfig
+	old *Camera
+}
+
+// stream returns a stream of the camera as it is, nil when it is new.
+func (c *placed) stream(typ string) *Stream {
+	if c.old == nil {
+		return nil
+	}
+	return c.old.Stream(typ)
+}
+
 // put inserts and updates validated cameras. The caller holds flushing. Once
 // something is written, the change is brought to its end whoever asked for it.
-func (s *Store) put(ctx context.Context, cameras []CameraConfig, list string) error {
+// list is where they stand, for errors: "cameras", or "" for a single one.
+func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := s.addDirs(ctx, cameras, list); err != nil {
+	field := func(i int, typ, name string) string {
+		if list == "" {
+			return "streams." + typ + "." + name
+		}
+		return fmt.Sprintf("%s[%d].streams.%s.%s", list, i, typ, name)
+	}
+	if err := s.addDirs(ctx, cameras, field); err != nil {
 		return err
 	}
-	known := make(map[string]*Camera)
-	for _, c := range s.Cameras() {
-		known[c.Name] = c
-	}
 	var change db.Change
-	for _, c := range cameras {
+	var moved []*Stream // to another directory
+	for i, c := range cameras {
 		cc := db.CameraChange{Camera: db.Camera{Name: c.ShortName, Description: c.Description}}
-		old := known[c.ShortName]
-		if old != nil {
-			cc.ID, cc.UUID = old.ID, old.UUID
+		if c.old != nil {
+			cc.ID, cc.UUID = c.old.ID, c.old.UUID
 		}
 		for _, typ := range slices.Sorted(maps.Keys(c.Streams)) {
 			sc := c.Streams[typ]
@@ -375,31 +425,28 @@ func (s *Store) put(ctx context.Context, cameras []CameraConfig, list string) er
 			if row.Record {
 				row.OwedFrom = max(1, s.wall())
 			}
-			if old != nil {
-				row.CameraID = old.ID
-				if st := old.Stream(typ); st != nil {
-					row.ID = st.id
-					was := st.settings()
-					if was.Record || !row.Record {
-						row.OwedFrom = was.OwedFrom
+			if st := c.stream(typ); st != nil {
+				row.CameraID, row.ID, row.PasswordLost = c.old.ID, st.id, sc.lost
+				if was := st.settings(); was.Record || !row.Record {
+					row.OwedFrom = was.OwedFrom
+				}
+				if st.dir != nil && st.dir.id != row.DirID {
+					if !st.empty() {
+						return &ConfigError{field(i, typ, "sampleFileDir"), "cannot change while the stream has recordings: they are in " + st.dir.path +
+							"; delete the stream and add it anew, or add another"}
 					}
-					if row.Username == was.Username {
-						row.PasswordLost = was.PasswordLost // it stays, unless there is another
+					if sc.lost != "" && sc.Password == "" {
+						return &ConfigError{field(i, typ, "password"), "is to be given again: the one that is kept cannot be read, " + sc.lost}
 					}
-					if st.dir != nil && st.dir.id != row.DirID {
-						return &ConfigError{"cameras." + c.ShortName + ".streams." + typ + ".sampleFileDir",
-							"cannot change while the stream exists: its recordings are in " + st.dir.path}
-					}
+					row.ID = 0 // a stream that holds nothing goes, and another takes its place
+					moved = append(moved, st)
 				}
 			}
 			cc.Streams = append(cc.Streams, row)
 		}
 		change.Cameras = append(change.Cameras, cc)
 	}
-	if err := s.db.ApplyConfig(ctx, &change); err != nil {
-		return s.verdict(err)
-	}
-	if err := s.reload(ctx); err != nil {
+	if err := s.apply(ctx, &change, moved); err != nil {
 		return err
 	}
 	// A limit that was lowered holds from now on. The change itself is made,
@@ -431,14 +478,15 @@ func (s *Store) dirAt(path string) *directory {
 
 // addDirs takes the sample directories that are new into use, all or none. One
 // that cannot be used now takes no new streams; those that it has can be changed.
-func (s *Store) addDirs(ctx context.Context, cameras []CameraConfig, list string) error {
+func (s *Store) addDirs(ctx context.Context, cameras []placed, field func(i int, typ, name string) string) error {
 	var change db.Change
 	for i, c := range cameras {
 		for _, typ := range slices.Sorted(maps.Keys(c.Streams)) {
 			path := c.Streams[typ].SampleFileDir
 			var err error
 			if d := s.dirAt(path); d != nil {
-				if fault := d.fault(); fault != nil && !s.recordsTo(c.ShortName, typ, d) {
+				st := c.stream(typ)
+				if fault := d.fault(); fault != nil && (st == nil || st.dir != d) {
 					err = fmt.Errorf("cannot take a new stream now: %w", fault)
 				}
 			} else if !slices.ContainsFunc(change.Dirs, func(d db.Dir) bool { return d.Path == path }) {
@@ -446,72 +494,14 @@ func (s *Store) addDirs(ctx context.Context, cameras []CameraConfig, list string
 				change.Dirs = append(change.Dirs, db.Dir{Path: path})
 			}
 			if err != nil {
-				field := "streams." + typ + ".sampleFileDir"
-				if list != "" {
-					field = fmt.Sprintf("%s[%d].%s", list, i, field)
-				}
-				return &ConfigError{field, err.Error()}
+				return &ConfigError{field(i, typ, "sampleFileDir"), err.Error()}
 			}
 		}
 	}
 	if len(change.Dirs) == 0 {
 		return nil
 	}
-	if err := s.db.ApplyConfig(ctx, &change); err != nil {
-		return s.verdict(err)
-	}
-	dirs, err := s.openDirs(ctx, change.Dirs)
-	if err != nil {
-		return err
-	}
-	for _, d := range dirs {
-		s.start(d)
-	}
-	for _, d := range dirs {
-		if err := d.fault(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// recordsTo reports whether a camera has a stream of a type that is kept in a
-// directory.
-func (s *Store) recordsTo(camera, typ string, d *directory) bool {
-	return slices.ContainsFunc(s.streamsIn(d), func(st *Stream) bool { return st.name == camera && st.typ == typ })
-}
-
-// checkDir makes sure that a directory can be taken into use.
-func (s *Store) checkDir(path string) error {
-	disk, err := s.cfg.openDir(path)
-	if fi, serr := os.Stat(path); err != nil && (serr != nil || !fi.IsDir()) {
-		return fmt.Errorf("%s is not a directory", path)
-	}
-	if err != nil {
-		return err
-	}
-	defer disk.Close()
-	names, err := disk.Foreign()
-	if err != nil {
-		return err
-	}
-	if len(names) > 0 {
-		return fmt.Errorf("%s is not empty: it holds %s; give the recorder an empty directory", path, strings.Join(names, ", "))
-	}
-	if m, err := disk.ReadMeta(); err == nil {
-		return fmt.Errorf("%s belongs to an installation already (database %s)", path, m.DatabaseUUID)
-	}
-	return nil
-}
-
-// reload takes over the configuration from the database.
-func (s *Store) reload(ctx context.Context) error {
-	state, err := s.db.State(ctx)
-	if err != nil {
-		return err
-	}
-	s.take(state)
-	return nil
+	return s.takeDirs(ctx, change.Dirs)
 }
 
 // take makes a configuration the one in force.
@@ -532,20 +522,44 @@ const mostLeft = 2 * 24 * 60
 // DeleteCamera removes a camera and all its footage: the rows at once, the
 // files soon after. Its runs end with ErrRemoved.
 func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
 	c, ok := s.Camera(uuid)
 	if !ok {
 		return fmt.Errorf("camera %s: %w", uuid, ErrNotFound)
 	}
-	s.flushing.Lock()
-	defer s.flushing.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx) // from here on it is brought to its end
-	change := db.Change{DeleteCameras: []int32{c.ID}}
-	deleted := make(map[int32]bool)
-	for _, st := range c.Streams {
-		deleted[st.id] = true
+	return s.apply(context.WithoutCancel(ctx), &db.Change{DeleteCameras: []int32{c.ID}}, c.Streams)
+}
+
+// DeleteStream removes a stream of a camera as DeleteCamera removes all. A
+// camera keeps one: a *ConfigError says so.
+func (s *Store) DeleteStream(ctx context.Context, uuid, typ string) error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	c, ok := s.Camera(uuid)
+	if !ok || c.Stream(typ) == nil {
+		return fmt.Errorf("camera %s, stream %s: %w", uuid, typ, ErrNotFound)
+	}
+	if len(c.Streams) == 1 {
+		return &ConfigError{"streams." + typ, "is the last stream of the camera: delete the camera"}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.apply(context.WithoutCancel(ctx), &db.Change{}, []*Stream{c.Stream(typ)})
+}
+
+// apply makes a change of the configuration, which the caller brings to its end
+// whoever asked for it, and takes it over. It deletes the streams that go, their
+// files named as garbage. The caller holds flushing.
+func (s *Store) apply(ctx context.Context, change *db.Change, gone []*Stream) error {
+	for _, st := range gone {
+		if !slices.Contains(change.DeleteCameras, st.cameraID()) {
+			change.DeleteStreams = append(change.DeleteStreams, st.id)
+		}
 		st.mu.Lock()
 		st.removing = true // no file is begun that is not named here
 		for _, rec := range st.recent {
@@ -569,15 +583,17 @@ func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
 	}
 	slices.SortFunc(change.Garbage, func(a, b db.Garbage) int { return cmp.Compare(a.ID, b.ID) })
 	change.Garbage = slices.Compact(change.Garbage)
-	if err := s.db.ApplyConfig(ctx, &change); err != nil {
-		for _, st := range c.Streams {
+	if err := s.db.ApplyConfig(ctx, change); err != nil {
+		for _, st := range gone {
 			st.mu.Lock()
 			st.removing = false
 			st.mu.Unlock()
 		}
 		return s.verdict(err)
 	}
-	for _, st := range c.Streams {
+	deleted := make(map[int32]bool)
+	for _, st := range gone {
+		deleted[st.id] = true
 		st.mu.Lock()
 		st.unsynced(-st.unsyncedBytes)
 		st.undurable.Store(0)

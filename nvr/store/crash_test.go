@@ -220,7 +220,7 @@ func (l *life) put(c CameraConfig) *Camera {
 	l.Helper()
 	s := l.s.Load()
 	s.flushing.Lock()
-	err := s.put(l.Context(), []CameraConfig{c}, "")
+	err := s.put(l.Context(), []placed{{c, s.named(c.ShortName)}}, "")
 	s.flushing.Unlock()
 	if err != nil {
 		l.Fatal(err)

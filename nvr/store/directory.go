@@ -44,6 +44,9 @@ type directory struct {
 	moved  bool // a step has left something to another file
 	more   bool // a step that succeeded has left something to the next
 
+	stop  context.CancelFunc // ends its goroutine
+	ended chan struct{}      // closed when that has ended
+
 	wake   chan chan struct{} // asks for a step now; answered when it is done
 	looked time.Time          // when garbage was last looked at
 

@@ -214,7 +214,7 @@ func TestSmallDiskIsFilledByOthers(t *testing.T) {
 		others.eat()
 		b.start()
 		for i := range feeds {
-			st := b.again(streams[i].name)
+			st := b.again(streams[i].name.String())
 			streams[i] = st
 			n := feeds[i].n
 			feeds[i] = newFeed(st.Begin(nil))

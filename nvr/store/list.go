@@ -42,7 +42,7 @@ type RecordingInfo struct {
 // End is the wall time at which the recording ends.
 func (r *RecordingInfo) End() media.Time { return r.Start.Add(r.WallDuration) }
 
-// mostAsked lists are read at once. What flushes and the health of the database
+// mostAsked lists, and indexes of what is played, are read at once. What flushes and the health of the database
 // need is read beside them, however many are asked for.
 const mostAsked = db.Readers - 2
 
@@ -194,6 +194,11 @@ func (st *Stream) Segments(ctx context.Context, first, last int32) ([]mp4.Record
 			}
 			id, dirID := r.ID, r.DirID
 			m.Playback = func() (mp4.Playback, error) {
+				done, err := st.store.ask(context.WithoutCancel(ctx))
+				if err != nil {
+					return mp4.Playback{}, err
+				}
+				defer done()
 				p, err := st.store.db.Playback(context.WithoutCancel(ctx), id)
 				if errors.Is(err, db.ErrNotFound) {
 					err = fmt.Errorf("%w: it was deleted", ErrNotFound)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -17,10 +18,12 @@ const (
 	CameraChanged     Change = iota + 1 // it was added, or is configured anew
 	CameraDeleted                       // with all it has recorded
 	StreamChanged                       // what Stream.Info says, but for what grows all the time
+	StreamDeleted                       // with all it has recorded; Notice.StreamID
 	RecordingsChanged                   // those of Notice.Recordings began, ended, or got their rows
 	GapChanged                          // Notice.Gap began or ended
 	ListsChanged                        // recordings and gaps of the stream are others from Notice.From on
-	DirChanged                          // Notice.Dir
+	DirChanged                          // Notice.Dir was added, or does otherwise
+	DirDeleted                          // Notice.Dir
 	ClockChanged                        // the clock was set, and with it whatever was recorded may have moved
 )
 
@@ -32,6 +35,7 @@ type Notice struct {
 	CameraID   int32  // 0: of no camera
 	CameraUUID string // of that camera
 	Stream     string // its type; "": of the camera as a whole
+	StreamID   int32  // of one that was deleted: another of its type may have come since
 	Recordings []Span
 	Gap        Gap
 	From       media.Time
@@ -250,6 +254,11 @@ func (s *Store) configured() map[int32]cameraState {
 // tellConfigured tells how the configuration differs from what it was.
 func (s *Store) tellConfigured(was, is map[int32]cameraState) {
 	for id, c := range is {
+		for _, st := range was[id].streams {
+			if st.ID != 0 && !slices.ContainsFunc(c.streams[:], func(o db.Stream) bool { return o.ID == st.ID }) {
+				s.notices.tell(Notice{Change: StreamDeleted, CameraID: id, CameraUUID: c.uuid, Stream: st.Type, StreamID: st.ID})
+			}
+		}
 		if was[id] != c {
 			s.notices.tell(Notice{Change: CameraChanged, CameraID: id, CameraUUID: c.uuid})
 		}
@@ -259,6 +268,18 @@ func (s *Store) tellConfigured(was, is map[int32]cameraState) {
 			s.notices.tell(Notice{Change: CameraDeleted, CameraID: id, CameraUUID: c.uuid})
 		}
 	}
+}
+
+// tellDir tells how a directory does, unless it was deleted: nothing is told of it
+// after that.
+func (s *Store) tellDir(d *directory, is DirInfo) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !slices.Contains(s.dirs, d) {
+		return false
+	}
+	s.notices.tell(Notice{Change: DirChanged, Dir: is})
+	return true
 }
 
 // dirSteps is by how much of a disk the room on it has to change to be told.
@@ -274,9 +295,10 @@ func (s *Store) watchDirs(ctx context.Context) {
 		s.mu.RLock()
 		dirs := slices.Clone(s.dirs)
 		s.mu.RUnlock()
+		maps.DeleteFunc(told, func(d *directory, _ DirInfo) bool { return !slices.Contains(dirs, d) })
 		for _, d := range dirs {
 			was, is := told[d], d.info()
-			other := was.Error != is.Error || was.Alarm != is.Alarm
+			other := was.InUse != is.InUse || was.Error != is.Error || was.Alarm != is.Alarm
 			moved := max(is.Free-was.Free, was.Free-is.Free)
 			if !other && was.Path != "" && was.Total == is.Total && moved <= is.Total/dirSteps && was.low() == is.low() {
 				continue
@@ -285,8 +307,7 @@ func (s *Store) watchDirs(ctx context.Context) {
 			if first {
 				continue
 			}
-			s.notices.tell(Notice{Change: DirChanged, Dir: is})
-			if !other {
+			if !s.tellDir(d, is) || !other {
 				continue
 			}
 			for _, st := range s.streamsIn(d) {

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -281,5 +283,96 @@ func TestGapOverARestartIsToldAsListed(t *testing.T) {
 		if len(got) != 1 || len(listed) != 1 || got[0].Gap != listed[0] {
 			t.Errorf("told %+v, listed %+v", got, listed)
 		}
+	})
+}
+
+// What is changed, deleted and added of the configuration is told, once each, and
+// nothing of a directory after its end.
+func TestChangesOfTheConfigurationAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.camera("front", plenty, 30)
+		uuid, id := b.s.named("front").UUID, b.s.named("front").ID
+		time.Sleep(2 * syncEvery)
+		w := b.s.Watch()
+		change := func(c CameraChange) {
+			t.Helper()
+			if err := b.s.ChangeCamera(t.Context(), uuid, c, CameraChange{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// kinds are those of what was told of the camera, and of directories.
+		kinds := func() (all []Change) {
+			each(t, w, func(n *Notice) {
+				if n.Change == CameraChanged || n.Change == CameraDeleted || n.Change == StreamDeleted {
+					if n.CameraUUID != uuid || n.CameraID != id {
+						t.Errorf("told %+v", *n)
+					}
+				} else if n.Change != DirChanged && n.Change != DirDeleted {
+					return
+				}
+				all = append(all, n.Change)
+			})
+			return all
+		}
+		say := func(what string, want ...Change) {
+			t.Helper()
+			if got := kinds(); !slices.Equal(got, want) {
+				t.Errorf("%s: told %v, want %v", what, got, want)
+			}
+		}
+		change(CameraChange{Description: new("over the gate"), Streams: map[string]StreamChange{"sub": {URL: new("rtsp://10.0.0.1/sub")}}})
+		say("changed", CameraChanged)
+		change(CameraChange{Description: new("over the gate")})
+		say("changed to what it is")
+		sub := b.s.named("front").Stream("sub").id
+		gone := b.s.Watch()
+		if err := b.s.DeleteStream(t.Context(), uuid, "sub"); err != nil {
+			t.Fatal(err)
+		}
+		say("deleted a stream", StreamDeleted, CameraChanged)
+		if n := told(t, gone, StreamDeleted); len(n) != 1 || n[0].Stream != "sub" || n[0].StreamID != sub {
+			t.Errorf("told %+v, want the stream %d", n, sub)
+		}
+
+		path := filepath.Join(t.TempDir(), "second")
+		added := b.s.Watch()
+		dir, err := b.s.AddDir(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * syncEvery)
+		say("added a directory", DirChanged)
+		if n := told(t, added, DirChanged); len(n) != 1 || n[0].Dir.ID != dir || n[0].Dir.Path != path || !n[0].Dir.InUse {
+			t.Errorf("told %+v, want the directory %d", n, dir)
+		}
+		// A stream that holds nothing moves there, and is another.
+		change(CameraChange{Streams: map[string]StreamChange{"sub": {URL: new("rtsp://10.0.0.1/sub")}}})
+		say("added a stream", CameraChanged)
+		change(CameraChange{Streams: map[string]StreamChange{"sub": {SampleFileDir: &path}}})
+		say("moved a stream", StreamDeleted, CameraChanged)
+		if err := b.s.DeleteStream(t.Context(), uuid, "sub"); err != nil {
+			t.Fatal(err)
+		}
+		say("deleted it", StreamDeleted, CameraChanged)
+		removed := b.s.Watch()
+		b.s.mu.RLock()
+		d := b.s.directory(dir)
+		b.s.mu.RUnlock()
+		if err := b.s.DeleteDir(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+		if b.s.tellDir(d, DirInfo{ID: dir}) {
+			t.Error("told of a directory that is deleted")
+		}
+		time.Sleep(2 * syncEvery)
+		say("deleted a directory", DirDeleted)
+		if n := told(t, removed, DirDeleted); len(n) != 1 || n[0].Dir.ID != dir || n[0].Dir.Path != path {
+			t.Errorf("told %+v, want the directory %d", n, dir)
+		}
+		if err := b.s.DeleteCamera(t.Context(), uuid); err != nil {
+			t.Fatal(err)
+		}
+		say("deleted the camera", CameraDeleted)
 	})
 }

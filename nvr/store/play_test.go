@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +129,10 @@ func TestListsLeaveReadersToFlushes(t *testing.T) {
 		f := newFeed(st.Begin(nil))
 		f.play(t, 3*time.Minute)
 
+		played, err := st.Segments(t.Context(), 0, 0)
+		if err != nil || played[0].Unflushed {
+			t.Fatal(played, err)
+		}
 		goOn := make(chan struct{})
 		var lists sync.WaitGroup
 		for range db.Readers {
@@ -151,8 +156,18 @@ func TestListsLeaveReadersToFlushes(t *testing.T) {
 				t.Errorf("%s beside lists: %v", name, err)
 			}
 		}
+		var read atomic.Bool // the index of what is played
+		lists.Go(func() {
+			_, err := played[0].Playback()
+			if read.Store(true); err != nil {
+				t.Error(err)
+			}
+		})
 		before := st.committedBelow()
 		f.play(t, 3*time.Minute)
+		if read.Load() {
+			t.Error("an index is read beside as many lists as may be read")
+		}
 		if after := st.committedBelow(); after <= before {
 			t.Errorf("recordings below %d are committed, as before", after)
 		}
@@ -160,7 +175,7 @@ func TestListsLeaveReadersToFlushes(t *testing.T) {
 			t.Errorf("health: %v", err)
 		}
 		close(goOn)
-		lists.Wait()
+		lists.Wait() // it is read then
 		f.run.End("test")
 	})
 }

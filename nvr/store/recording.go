@@ -109,7 +109,7 @@ func (rec *recording) header() ([]byte, error) {
 	}
 	return mp4.AppendInit(nil, rec.videoEntry, rec.audioEntry, &mp4.About{
 		Format: 1, DatabaseUUID: st.store.db.UUID(),
-		CameraUUID: st.uuid, CameraName: st.name, Stream: st.typ, StreamID: st.id,
+		CameraUUID: st.uuid, CameraName: st.name.String(), Stream: st.typ, StreamID: st.id,
 		RecordingNo: rec.no, OpenID: rec.open.ID, OpenUUID: rec.open.UUID, RunOffset: rec.runOffset,
 		StartTime90k: int64(rec.start), StartTime: rec.start.String(),
 		PrevMediaDuration90k: int64(rec.prevMedia + rec.run.ahead), PrevRuns: rec.prevRuns, SinceOpen90k: int64(rec.sinceOpen),

@@ -311,7 +311,7 @@ var soakEntry = func() *media.SampleEntry {
 func (k *soak) put(c CameraConfig) *Camera {
 	k.Helper()
 	k.s.flushing.Lock()
-	err := k.s.put(k.Context(), []CameraConfig{c}, "")
+	err := k.s.put(k.Context(), []placed{{c, k.s.named(c.ShortName)}}, "")
 	k.s.flushing.Unlock()
 	if err != nil {
 		k.Fatalf("seed %d: %v", k.seed, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"holdfast/nvr/db"
@@ -70,25 +71,23 @@ func (st *Stream) Spans(ctx context.Context, from, to media.Time, f func(*Span) 
 
 // Day is what a stream has of one day of the store's time zone.
 type Day struct {
-	Start, End media.Time     // of the day: 23 to 25 hours
+	Date       string         // 2006-01-02
+	Start, End media.Time     // of the day: 23 to 25 hours, mostly
 	Recorded   media.Duration // recordings that overlap count twice
 }
 
 // Days returns the days of which the stream has something, in order. A span has
 // no hole, so its days can be counted without looking into it.
 func (st *Stream) Days(ctx context.Context) ([]Day, error) {
-	byStart := make(map[media.Time]*Day)
-	var all []Day
+	days := make(map[media.Time]*Day)
 	var day *Day
-	zone := st.store.cfg.TimeZone
 	err := st.Spans(ctx, 0, 1<<62, func(s *Span) error {
 		for at := s.Start; at < s.End; at = day.End {
 			if day == nil || at < day.Start || at >= day.End {
-				t := at.Std().In(zone)
-				start := media.TimeOf(time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, zone))
-				if day = byStart[start]; day == nil {
-					day = &Day{Start: start, End: media.TimeOf(time.Date(t.Year(), t.Month(), t.Day()+1, 0, 0, 0, 0, zone))}
-					byStart[start] = day
+				d := dayOf(at, st.store.cfg.TimeZone)
+				if day = days[d.Start]; day == nil {
+					day = &d
+					days[d.Start] = day
 				}
 			}
 			day.Recorded += min(s.End, day.End).Sub(at)
@@ -98,8 +97,42 @@ func (st *Stream) Days(ctx context.Context) ([]Day, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, start := range slices.Sorted(maps.Keys(byStart)) {
-		all = append(all, *byStart[start])
+	var all []Day
+	for _, start := range slices.Sorted(maps.Keys(days)) {
+		all = append(all, *days[start])
 	}
 	return all, nil
+}
+
+// dayOf is the day of a zone that an instant is in.
+func dayOf(at media.Time, zone *time.Location) Day {
+	y, m, d := at.Std().In(zone).Date()
+	day := Day{Start: midnight(y, m, d, zone), End: midnight(y, m, d+1, zone)}
+	for ; at < day.Start; d-- { // clocks were set back over midnight
+		day.Start, day.End = midnight(y, m, d-1, zone), day.Start
+	}
+	for ; at >= day.End; d++ {
+		day.Start, day.End = day.End, midnight(y, m, d+2, zone)
+	}
+	day.Date = time.Date(y, m, d, 0, 0, 0, 0, time.UTC).Format(time.DateOnly)
+	return day
+}
+
+// midnight is when a date begins in a zone: the first instant of it, or of a
+// later one where there is no such date. Where clocks change at midnight there
+// may be no 0:00, or two; package time then says one of another date.
+func midnight(y int, m time.Month, d int, zone *time.Location) media.Time {
+	date := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+	begun := func(t time.Time) bool {
+		y, m, d := t.Date()
+		return !time.Date(y, m, d, 0, 0, 0, 0, time.UTC).Before(date)
+	}
+	if t := time.Date(y, m, d, 0, 0, 0, 0, zone); begun(t) && !begun(t.Add(-time.Second)) {
+		return media.TimeOf(t)
+	}
+	const away = 36 * 60 * 60 // seconds: no zone is so far from UTC
+	n := sort.Search(2*away, func(n int) bool {
+		return begun(date.Add(time.Duration(n-away) * time.Second).In(zone))
+	})
+	return media.TimeOf(date.Add(time.Duration(n-away) * time.Second))
 }

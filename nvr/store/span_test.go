@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -86,7 +87,7 @@ func TestDaysAreThoseOfTheZone(t *testing.T) {
 		}
 		day := func(d int, recorded time.Duration) Day {
 			return Day{
-				media.TimeOf(time.Date(2026, 10, d, 0, 0, 0, 0, zone)), media.TimeOf(time.Date(2026, 10, d+1, 0, 0, 0, 0, zone)),
+				time.Date(2026, 10, d, 0, 0, 0, 0, time.UTC).Format(time.DateOnly), media.TimeOf(time.Date(2026, 10, d, 0, 0, 0, 0, zone)), media.TimeOf(time.Date(2026, 10, d+1, 0, 0, 0, 0, zone)),
 				media.DurationOf(recorded),
 			}
 		}
@@ -97,6 +98,74 @@ func TestDaysAreThoseOfTheZone(t *testing.T) {
 		}
 		if d := want[1].End.Sub(want[1].Start).Std(); d != 25*time.Hour {
 			t.Errorf("the day has %v", d)
+		}
+		f.run.End("test")
+	})
+}
+
+// Days go on without a hole, whatever the clocks of a zone do: also where they
+// change at midnight, so that a day has no 0:00 or has it twice, and where a
+// date is left out.
+func TestDaysAdjoinInAnyZone(t *testing.T) {
+	for _, name := range []string{
+		"UTC", "Europe/Berlin", "America/Santiago", "America/Havana", "America/Sao_Paulo", "Asia/Beirut", "Asia/Amman",
+		"Atlantic/Azores", "America/St_Johns", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Kiritimati",
+	} {
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := media.TimeOf(time.Date(2004, 12, 31, 12, 0, 0, 0, time.UTC))
+		end := media.TimeOf(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
+		for last := dayOf(at, zone); at < end; at = last.End {
+			day := dayOf(last.End, zone)
+			if day.Start != last.End || day.End <= day.Start || day.Date <= last.Date {
+				t.Fatalf("%s: behind %+v comes %+v", name, last, day)
+			}
+			if h := day.End.Sub(day.Start).Std(); h < 22*time.Hour || h > 26*time.Hour {
+				t.Errorf("%s: %s has %v", name, day.Date, h)
+			}
+			for _, in := range []media.Time{day.Start, day.Start.Add(30 * media.Minute), day.End - 1} {
+				if got := dayOf(in, zone); got != day {
+					t.Errorf("%s: %v is in %+v, want %+v", name, in, got, day)
+				}
+			}
+			if at, before := day.Start.Std().In(zone).Format(time.DateOnly), day.Start.Std().Add(-time.Second).In(zone).Format(time.DateOnly); at != day.Date || before >= day.Date {
+				t.Errorf("%s: %s begins with an instant of %s, behind one of %s", name, day.Date, at, before)
+			}
+			if got := day.Start.Add(12 * 60 * media.Minute).Std().In(zone).Format(time.DateOnly); got != day.Date {
+				t.Errorf("%s: noon of %s is %s", name, day.Date, got)
+			}
+			last = day
+		}
+	}
+}
+
+// A stream is counted also when it records while clocks change at midnight.
+func TestDaysEndWhereMidnightIsLeftOut(t *testing.T) {
+	zone, err := time.LoadLocation("America/Havana")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ahead := time.Date(2027, 3, 13, 23, 50, 0, 0, zone).Sub(time.Now()) // the next day begins at 1:00
+		b := newBench(t, func(cfg *Config) { cfg.TimeZone = zone })
+		b.stop()
+		b.now = func() time.Time { return time.Now().Add(ahead) }
+		b.start()
+		f := newFeed(b.camera("front", plenty, 120).Begin(nil))
+		f.gop, f.step = 1, 10*90000
+		f.play(t, 20*time.Minute)
+		days, err := b.again("front").Days(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, d := range days {
+			got = append(got, fmt.Sprintf("%s %v of %v", d.Date, d.Recorded.Std(), d.End.Sub(d.Start).Std()))
+		}
+		if diff := cmp.Diff([]string{"2027-03-13 10m0s of 24h0m0s", "2027-03-14 9m50s of 23h0m0s"}, got); diff != "" {
+			t.Error(diff)
 		}
 		f.run.End("test")
 	})

@@ -59,7 +59,9 @@ func (s *Store) Flushes() FlushInfo {
 
 // DirInfo is a snapshot of a sample directory.
 type DirInfo struct {
+	ID      int32
 	Path    string
+	InUse   bool   // false: it is missing, or not ours; Error says why
 	Error   string // why it takes no writes now, "" when it does
 	Garbage int    // rows: of files that are to go, and of such that are gone since the last flush
 	Alarm   string // why they only grow, "" when they do not
@@ -67,6 +69,9 @@ type DirInfo struct {
 	// Of its disk; all 0 when it cannot be asked now.
 	Total, Free int64
 	Floor       int64 // what is kept free of it; below that the oldest recordings go
+
+	disk  uint64 // the same for directories that share their room; 0: not known
+	going int64  // bytes of garbage that is to be unlinked, as far as they are known
 }
 
 // low reports whether the disk has less than its floor.
@@ -81,10 +86,10 @@ func (s *Store) Dirs() []DirInfo {
 	infos := make([]DirInfo, 0, len(dirs))
 	for _, d := range dirs {
 		in := d.info()
-		in.Total, in.Free, in.Floor = 0, 0, 0
+		in.Total, in.Free, in.Floor, in.disk = 0, 0, 0, 0
 		if disk, err := d.disk(); err == nil && d.hangs() < syncEvery {
 			if sp, err := disk.Space(); err == nil {
-				in.Total, in.Free, in.Floor = sp.Total, sp.Free, floorOf(sp.Total)
+				in.Total, in.Free, in.Floor, in.disk = sp.Total, sp.Free, floorOf(sp.Total), sp.Disk
 			}
 		}
 		infos = append(infos, in)
@@ -106,15 +111,15 @@ func (s *Store) DirStates() []DirInfo {
 
 // info describes the directory as memory knows it.
 func (d *directory) info() DirInfo {
-	in := DirInfo{Path: d.path, Error: d.problem()}
+	in := DirInfo{ID: d.id, Path: d.path, InUse: d.fault() == nil, Error: d.problem()}
 	if err := d.stuck(); err != nil && in.Error == "" {
 		in.Error = err.Error()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	in.Garbage, in.Alarm = len(d.held), d.alarm
+	in.Garbage, in.Alarm, in.going = len(d.held), d.alarm, d.room.coming
 	if d.room.known {
-		in.Total, in.Free = d.room.space.Total, d.room.space.Free
+		in.Total, in.Free, in.disk = d.room.space.Total, d.room.space.Free, d.room.space.Disk
 		in.Floor = floorOf(in.Total)
 	}
 	return in

@@ -70,6 +70,10 @@ type Config struct {
 	// ErrPoisoned.
 	ByHand bool
 
+	// DirRoots are the directories below which sample directories may be added
+	// beside the recording; nil: anywhere.
+	DirRoots []string
+
 	// Progress, if set, is called while Open works, each time it got further.
 	// It must not wait.
 	Progress func()
@@ -250,7 +254,13 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 
 // start runs the goroutine of a directory.
 func (s *Store) start(d *directory) {
-	s.running.Go(func() { d.run(s.run) })
+	ctx, stop := context.WithCancel(s.run)
+	d.stop, d.ended = stop, make(chan struct{})
+	s.running.Go(func() {
+		defer close(d.ended)
+		defer stop()
+		d.run(ctx)
+	})
 }
 
 // load reads the configuration, opens the sample directories and adopts the
@@ -438,13 +448,14 @@ func (s *Store) build(state *db.State) {
 		st := old[row.ID]
 		if st == nil {
 			st = &Stream{
-				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: cam.Name, dir: s.directory(row.DirID),
+				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: new(name), dir: s.directory(row.DirID),
 				nextNo: row.NextNo, cumMedia: row.CumMedia, cumRuns: row.CumRuns,
 				committedNo: row.NextNo, createdNo: row.NextNo - 1,
 				recordings: row.Recordings, bytes: row.Bytes, fsBytes: row.FSBytes, duration: row.Duration,
 				state: State{Phase: Off, Since: s.wall()},
 			}
 		}
+		st.name.Store(&cam.Name)
 		st.mu.Lock()
 		st.cfg = row
 		st.owe(row.Record, row.OwedFrom, s.wall())

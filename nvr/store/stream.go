@@ -44,7 +44,7 @@ type Stream struct {
 	id    int32
 	typ   string
 	uuid  string // of the camera
-	name  string // of the camera
+	name  *name  // of the camera
 	dir   *directory
 
 	mu  sync.Mutex // taken after Store.mu; no I/O, no SQL and no other lock under it
@@ -108,6 +108,24 @@ type Stream struct {
 
 	ledger
 	livestream
+}
+
+// name is what a camera is called, which may change.
+type name struct{ atomic.Pointer[string] }
+
+func (n *name) String() string { return *n.Load() }
+
+// cameraID is the id of its camera.
+func (st *Stream) cameraID() int32 { return st.settings().CameraID }
+
+// empty reports whether the stream holds nothing, on its disk or in memory.
+func (st *Stream) empty() bool {
+	if st.dir.fault() != nil {
+		return false // nobody has looked
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.recordings == 0 && len(st.recent) == 0 && st.earlier == nil && st.unusable == nil
 }
 
 // State is what a stream is doing, for people.
@@ -189,10 +207,16 @@ func (st *Stream) Source() (s Source, ok bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	s = Source{URL: st.cfg.URL, Username: st.cfg.Username, Password: st.cfg.Password, Transport: st.cfg.Transport}
-	if why := st.cfg.PasswordLost; why != "" {
-		s.NoPassword = "enter the password of this camera again: the one that is kept cannot be read, " + why
-	}
+	s.NoPassword = noPassword(st.cfg.PasswordLost)
 	return s, st.cfg.Record
+}
+
+// noPassword is what to do about a password that cannot be read, "" when it can.
+func noPassword(why string) string {
+	if why == "" {
+		return ""
+	}
+	return "enter the password of this camera again: the one that is kept cannot be read, " + why
 }
 
 // settings returns what the stream is set to.

@@ -133,7 +133,7 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 		"GET /metrics":          both("/metrics", "", all200),
 		"GET /api/openapi.yaml": both("/api/openapi.yaml", "", [4]int{401, 200, 200, 200}),
 		"GET /ca.pem":           both("/ca.pem", "", [4]int{404, 404, 404, 404}),
-		"GET /api/{$}": append(both("/api/", "", [4]int{401, 200, 200, 200}),
+		"GET /api/{$}": append(both("/api/?days=true", "", [4]int{401, 200, 200, 200}),
 			both("/api/?cameraConfigs=true", "", [4]int{401, 403, 403, 200})...),
 		"GET /api/events":       both("/api/events?x=1", "", [4]int{401, 400, 400, 400}), // TestEventsShowOnlyWhatTheCallerMaySee has the rest
 		"POST /api/cameras/{$}": both("/api/cameras/", `{}`, [4]int{401, 403, 403, 400}),
@@ -142,6 +142,11 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 			{"/api/cameras/UUID/?cameraConfigs=true", "", [4]int{401, 403, 404, 200}, [4]int{401, 404, 403, 200}},
 		},
 		"DELETE /api/cameras/{uuid}/{$}": {{"/api/cameras/UUID/?x=1", "", [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
+		"PATCH /api/cameras/{uuid}/{$}": {
+			{"/api/cameras/UUID/", `{"update":{}}`, [4]int{401, 403, 404, 204}, [4]int{401, 404, 403, 204}},
+			{"/api/cameras/UUID/", `{"update":{"shortName":""}}`, [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
+		"DELETE /api/cameras/{uuid}/{stream}/{$}": {
+			{"/api/cameras/UUID/main/?x=1", "", [4]int{401, 403, 404, 400}, [4]int{401, 404, 403, 400}}},
 		"GET /api/cameras/{uuid}/{stream}/recordings": {
 			{"/api/cameras/UUID/main/recordings", "", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}}},
 		"GET /api/timeline": append(both("/api/timeline?startTime90k=0&endTime90k=9", "", [4]int{401, 200, 200, 200}),
@@ -161,19 +166,25 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 		"POST /api/cameras/{uuid}/{stream}/live-ticket": {
 			{"/api/cameras/UUID/main/live-ticket", "{}", [4]int{401, 200, 404, 200}, [4]int{401, 404, 200, 200}},
 		},
-		"GET /api/init/{file}": both("/api/init/1.mp4", "", [4]int{401, 200, 200, 200}),
-		"GET /api/request":     both("/api/request", "", [4]int{401, 200, 200, 200}),
-		"POST /api/login":      {{"/api/login", `{"username":"x","password":"y"}`, [4]int{401, 401, 401, 401}, unlimited}},
-		"POST /api/logout":     both("/api/logout", `{"csrf":"x"}`, [4]int{400, 400, 400, 400}),
-		"GET /api/claim":       both("/api/claim", "", [4]int{404, 404, 404, 404}),
-		"POST /api/claim":      both("/api/claim", `{}`, [4]int{404, 404, 404, 404}),
-		"GET /login":           both("/login", "", all200),
-		"POST /login":          {{"/login", "username=z&password=y", [4]int{401, 401, 401, 401}, unlimited}},
-		"POST /logout":         {}, // ends the session: TestPagesLeadIn
-		"GET /claim":           both("/claim", "", [4]int{404, 404, 404, 404}),
-		"POST /claim":          both("/claim", "code=x", [4]int{404, 404, 404, 404}),
-		"GET /api/users/{$}":   both("/api/users/", "", [4]int{401, 403, 403, 200}),
-		"POST /api/users/{$}":  both("/api/users/", `{"user":{}}`, [4]int{401, 403, 403, 400}),
+		"GET /api/signals":       both("/api/signals", "", [4]int{401, 200, 200, 200}),
+		"POST /api/signals":      both("/api/signals", `{}`, [4]int{401, 403, 403, 400}),
+		"POST /api/test-stream":  both("/api/test-stream", `{"url":"http://x/"}`, [4]int{401, 403, 403, 400}),
+		"GET /api/dirs/{$}":      both("/api/dirs/", "", [4]int{401, 403, 403, 200}),
+		"POST /api/dirs/{$}":     both("/api/dirs/", `{"path":"x"}`, [4]int{401, 403, 403, 400}),
+		"DELETE /api/dirs/{dir}": both("/api/dirs/1", "", [4]int{401, 403, 403, 409}),
+		"GET /api/init/{file}":   both("/api/init/1.mp4", "", [4]int{401, 200, 200, 200}),
+		"GET /api/request":       both("/api/request", "", [4]int{401, 200, 200, 200}),
+		"POST /api/login":        {{"/api/login", `{"username":"x","password":"y"}`, [4]int{401, 401, 401, 401}, unlimited}},
+		"POST /api/logout":       both("/api/logout", `{"csrf":"x"}`, [4]int{400, 400, 400, 400}),
+		"GET /api/claim":         both("/api/claim", "", [4]int{404, 404, 404, 404}),
+		"POST /api/claim":        both("/api/claim", `{}`, [4]int{404, 404, 404, 404}),
+		"GET /login":             both("/login", "", all200),
+		"POST /login":            {{"/login", "username=z&password=y", [4]int{401, 401, 401, 401}, unlimited}},
+		"POST /logout":           {}, // ends the session: TestPagesLeadIn
+		"GET /claim":             both("/claim", "", [4]int{404, 404, 404, 404}),
+		"POST /claim":            both("/claim", "code=x", [4]int{404, 404, 404, 404}),
+		"GET /api/users/{$}":     both("/api/users/", "", [4]int{401, 403, 403, 200}),
+		"POST /api/users/{$}":    both("/api/users/", `{"user":{}}`, [4]int{401, 403, 403, 400}),
 		"GET /api/users/{user}": {
 			{"/api/users/USER", "", [4]int{401, 200, 403, 200}, [4]int{401, 403, 200, 200}}},
 		"PATCH /api/users/{user}": {
@@ -274,6 +285,28 @@ func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
 	}
 }
 
+// A token that lets nobody in is refused where somebody is asked for, and is as
+// none where everybody is answered.
+func TestPublicPathsAnswerWhateverTheToken(t *testing.T) {
+	g := newGuarded(t, nil)
+	for _, path := range []string{"/healthz", "/metrics", "/login"} {
+		want := g.send("", "GET", path, "")
+		a := g.send("", "GET", path, "", "Authorization", "Bearer hft_wrong")
+		if a.status != 200 || path != "/metrics" && string(a.body) != string(want.body) || strings.Contains(string(a.body), "back") {
+			t.Errorf("%s: %d %s, want %s", path, a.status, a.body, want.body)
+		}
+	}
+	for _, path := range []string{"/api/", "/api/nothing", "/api/cameras/" + g.uuids["A"] + "/main/live.m4s", "/api/request"} {
+		if a := g.send("", "GET", path, "", "Authorization", "Bearer hft_wrong"); a.status != 401 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	// Nor is the cookie looked at, whose session might let in.
+	if a := g.send("admin", "GET", "/api/", "", "Authorization", "Bearer hft_wrong"); a.status != 401 {
+		t.Errorf("beside a cookie: %d", a.status)
+	}
+}
+
 // Only what claims answers while nobody has.
 func TestUnclaimedRecorderAnswersOnlyTheClaim(t *testing.T) {
 	g := unclaimedRecorder(t, nil)
@@ -281,7 +314,7 @@ func TestUnclaimedRecorderAnswersOnlyTheClaim(t *testing.T) {
 		"GET /healthz": 200, "GET /ca.pem": 404, "GET /api/claim": 200, "POST /api/claim": 403, "GET /claim": 200, "POST /claim": 403,
 		"GET /login": 303, "POST /login": 401, "POST /logout": 303, "POST /api/login": 401, "POST /api/logout": 204,
 	}
-	paths := strings.NewReplacer("{$}", "", "{uuid}", g.uuid, "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1")
+	paths := strings.NewReplacer("{$}", "", "{uuid}", g.uuid, "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1", "{dir}", "1")
 	for _, route := range routes {
 		want, ok := answers[route.method+" "+route.pattern]
 		if !ok {
@@ -735,8 +768,10 @@ func TestSlowBodyOfAnEndedSessionChangesNothing(t *testing.T) {
 func (g *guarded) sampleRequest(row route) *answer {
 	g.Helper()
 	path := strings.NewReplacer("{$}", "", "{uuid}", g.uuids["A"], "{stream}", "main", "{file}", "1.mp4",
-		"{user}", fmt.Sprint(g.ids["A"]), "{session}", "999").Replace(row.pattern)
+		"{user}", fmt.Sprint(g.ids["A"]), "{session}", "999", "{dir}", "999").Replace(row.pattern)
 	switch {
+	case path == "/api/events", strings.HasSuffix(path, "/live.m4s"):
+		return g.send("admin", "HEAD", path, "") // what GET answers does not end
 	case strings.Contains(path, "/view."):
 		path += "?s=0"
 	case row.method == "GET" && path == "/api/":

@@ -21,6 +21,10 @@ type caller struct {
 	peer   access.Peer
 	secure bool   // over TLS, as far as the browser is concerned
 	secret string // of the session's cookie
+
+	// refused is why the caller is not who it says: what is not for everybody is
+	// refused then, all else is answered as to nobody.
+	refused error
 }
 
 type callerKey struct{}
@@ -33,21 +37,20 @@ func callerOf(r *http.Request) *caller {
 // identify finds out who sends a request. A cookie that lets nobody in is as
 // none, a token that does not is refused. Authorization of another scheme is
 // meant for a proxy before us, which passes it on, and is as none.
-func (s *server) identify(r *http.Request) (*caller, error) {
-	c := &caller{}
+func (s *server) identify(r *http.Request) *caller {
+	c := &caller{Subject: s.nobody()}
 	c.peer, c.secure = s.peer(r)
 	if s.Access == nil {
-		c.Subject = access.Nobody(Everybody(s.Anonymous))
-		return c, nil
+		return c
 	}
-	c.Subject = s.Access.Nobody()
 	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 		subject, ok := s.Access.Token(strings.TrimSpace(token), c.peer)
 		if !ok {
-			return c, &httpError{http.StatusUnauthorized, "Authorization has no token that lets anybody in"}
+			c.refused = &httpError{http.StatusUnauthorized, "Authorization has no token that lets anybody in"}
+			return c
 		}
 		c.Subject = subject
-		return c, nil
+		return c
 	}
 	// What else runs on this host, on whatever port, may have set one of this name.
 	for _, cookie := range r.CookiesNamed(cookieName(c.secure)) {
@@ -56,7 +59,15 @@ func (s *server) identify(r *http.Request) (*caller, error) {
 			break
 		}
 	}
-	return c, nil
+	return c
+}
+
+// nobody is the subject of a caller who has not signed in.
+func (s *server) nobody() access.Subject {
+	if s.Access == nil {
+		return access.Nobody(Everybody(s.Anonymous))
+	}
+	return s.Access.Nobody()
 }
 
 // peer is where a request comes from. What a proxy says of that counts only when
@@ -94,7 +105,11 @@ func (s *server) isProxy(address string) bool {
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(s.Proxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap().WithZone("")) })
+	return contains(s.Proxies, a.Unmap().WithZone(""))
+}
+
+func contains(blocks []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(blocks, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // privateDomains cannot be had by anybody on the Internet (RFC 6762, RFC 8375,
@@ -160,13 +175,7 @@ func (s *server) guard(next http.Handler) http.Handler {
 			s.TLS.redirect(w, r, s)
 			return
 		}
-		c, err := s.identify(r)
-		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
-		if err != nil {
-			s.fail(w, r, err)
-			return
-		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, s.identify(r))))
 	})
 }
 
@@ -175,6 +184,7 @@ func (s *server) guard(next http.Handler) http.Handler {
 // yes or no, and here it gets its words.
 func (s *server) may(r *http.Request, a access.Action, camera int32) error {
 	c := callerOf(r)
+	open := s.nobody().May(access.LookAround, 0) // to everybody
 	switch {
 	case c.May(a, camera):
 		return nil
@@ -183,9 +193,9 @@ func (s *server) may(r *http.Request, a access.Action, camera int32) error {
 			"with the code that it shows on its console"}
 	case c.UserID != 0:
 		return &httpError{http.StatusForbidden, "you may not do this as " + c.Name}
-	case s.Access != nil && (s.Anonymous == "" || s.Access.HasUsers()):
+	case s.Access != nil && (!open || s.Access.HasUsers()):
 		return &httpError{http.StatusUnauthorized, "nobody has signed in, or not lately: open /login"}
-	case s.Anonymous == "":
+	case !open:
 		return &httpError{http.StatusUnauthorized, "nobody can sign in yet, and this recorder was not told to serve everybody: " +
 			"start it with -allow-anonymous view (see everything) or -allow-anonymous admin (change cameras too)"}
 	}

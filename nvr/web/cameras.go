@@ -1,9 +1,11 @@
 package web
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"holdfast/nvr/access"
 	"holdfast/nvr/media"
@@ -56,7 +58,16 @@ type streamJSON struct {
 	DirError      string         `json:"dirError,omitempty"`
 	DirAlarm      string         `json:"dirAlarm,omitempty"`
 	FilesToAdopt  int            `json:"filesToAdopt,omitempty"`
-	Config        *configJSON    `json:"config,omitempty"`
+
+	Days   map[string]dayJSON `json:"days,omitzero"` // by date, as asked
+	Config *configJSON        `json:"config,omitempty"`
+}
+
+// dayJSON is what a stream has of one day of the recorder's zone.
+type dayJSON struct {
+	TotalDuration media.Duration `json:"totalDuration90k"`
+	Start         media.Time     `json:"startTime90k"` // of the day
+	End           media.Time     `json:"endTime90k"`
 }
 
 type stateJSON struct {
@@ -76,11 +87,21 @@ type configJSON struct {
 }
 
 func (s *server) top(w http.ResponseWriter, r *http.Request) error {
-	configs, err := s.configsAsked(r)
+	more, err := s.detailsAsked(r)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, s.topFor(r, configs))
+	t := s.topFor(r, more.configs)
+	if more.days {
+		for i := range t.Cameras {
+			if c, ok := s.Store.Camera(t.Cameras[i].UUID); ok {
+				if err := addDays(r, c, &t.Cameras[i]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return writeJSON(w, http.StatusOK, t)
 }
 
 // topFor is the state as a whole, as far as the caller may know of it.
@@ -105,7 +126,7 @@ func (s *server) topFor(r *http.Request, configs bool) topLevel {
 }
 
 func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
-	configs, err := s.configsAsked(r)
+	more, err := s.detailsAsked(r)
 	if err != nil {
 		return err
 	}
@@ -113,22 +134,67 @@ func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, describe(c, configs))
+	j := describe(c, more.configs)
+	if more.days {
+		if err := addDays(r, c, &j); err != nil {
+			return err
+		}
+	}
+	return writeJSON(w, http.StatusOK, j)
 }
 
-// configsAsked reads cameraConfigs=true, which not everybody may ask.
-func (s *server) configsAsked(r *http.Request) (bool, error) {
-	q, err := parameters(r, []string{"cameraConfigs"})
+// details are what a caller wants to know of cameras beside the rest.
+type details struct{ days, configs bool }
+
+// detailsAsked reads days=true and cameraConfigs=true; the latter not everybody
+// may ask.
+func (s *server) detailsAsked(r *http.Request) (d details, err error) {
+	q, err := parameters(r, []string{"days", "cameraConfigs"})
 	if err != nil {
-		return false, err
+		return d, err
 	}
-	switch v := q["cameraConfigs"]; {
+	if d.days, err = truthOf(q, "days"); err != nil {
+		return d, err
+	}
+	if d.configs, err = truthOf(q, "cameraConfigs"); err != nil || !d.configs {
+		return d, err
+	}
+	return d, s.may(r, access.Administer, 0)
+}
+
+// truthOf reads a parameter that is true or false; false when it is absent.
+func truthOf(q url.Values, name string) (bool, error) {
+	switch v := q[name]; {
 	case len(v) == 0 || v[0] == "false":
 		return false, nil
 	case v[0] != "true":
-		return false, badRequest("cameraConfigs is %q, not true or false", v[0])
+		return false, badRequest("%s is %q, not true or false", name, v[0])
 	}
-	return true, s.may(r, access.Administer, 0)
+	return true, nil
+}
+
+// addDays adds the days of the streams that are described, where the caller may
+// see what is recorded.
+func addDays(r *http.Request, c *store.Camera, to *cameraJSON) error {
+	if !callerOf(r).May(access.ViewRecorded, c.ID) {
+		return nil
+	}
+	for typ, j := range to.Streams {
+		st := c.Stream(typ)
+		if st == nil {
+			continue // it was deleted meanwhile
+		}
+		days, err := st.Days(r.Context())
+		if err != nil {
+			return err
+		}
+		j.Days = make(map[string]dayJSON, len(days))
+		for _, d := range days {
+			j.Days[d.Date] = dayJSON{d.Recorded, d.Start, d.End}
+		}
+		to.Streams[typ] = j
+	}
+	return nil
 }
 
 func describe(c *store.Camera, configs bool) cameraJSON {
@@ -217,6 +283,65 @@ func (s *server) addCamera(w http.ResponseWriter, r *http.Request) error {
 	s.log.Info("added camera", "camera", c.ShortName, "uuid", uuid, "by", callerOf(r).Name, "from", callerOf(r).peer.Address)
 	w.Header().Set("Location", "/api/cameras/"+uuid+"/")
 	return writeJSON(w, http.StatusCreated, map[string]string{"uuid": uuid})
+}
+
+// changeCamera takes {"update": …, "precondition": …}, both parts of a camera as
+// POST takes it.
+func (s *server) changeCamera(w http.ResponseWriter, r *http.Request) error {
+	var in struct {
+		CSRF         string          `json:"csrf"`
+		Update       json.RawMessage `json:"update"`
+		Precondition json.RawMessage `json:"precondition"`
+	}
+	c, err := s.cameraOf(r)
+	if err != nil {
+		return err
+	}
+	by, err := readSigned(r, &in, &in.CSRF)
+	if err != nil {
+		return err
+	}
+	if by.Done().Err() != nil {
+		return errSignedOut // while the body came
+	}
+	var parts [2]store.CameraChange
+	for i, part := range []struct {
+		name string
+		json json.RawMessage
+	}{{"update", in.Update}, {"precondition", in.Precondition}} {
+		if part.json == nil {
+			continue
+		}
+		parts[i], err = store.ParseCameraChange(part.json, part.name+".")
+		if errors.As(err, new(*store.ConfigError)) {
+			return err
+		}
+		if err != nil {
+			return badRequest("%s: %v", part.name, err)
+		}
+	}
+	if err := s.Store.ChangeCamera(r.Context(), c.UUID, parts[0], parts[1]); err != nil {
+		return err
+	}
+	s.log.Info("changed camera", "camera", c.Name, "uuid", c.UUID, "by", by.Name, "from", by.peer.Address)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) deleteStream(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parameters(r, nil); err != nil {
+		return err
+	}
+	c, st, err := s.streamOf(r)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.DeleteStream(r.Context(), c.UUID, st.Type()); err != nil {
+		return err
+	}
+	s.log.Info("deleted stream", "camera", c.Name, "stream", st.Type(), "by", callerOf(r).Name, "from", callerOf(r).peer.Address)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func (s *server) deleteCamera(w http.ResponseWriter, r *http.Request) error {

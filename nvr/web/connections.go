@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -15,22 +16,40 @@ import (
 // without.
 const mostConnections = 512
 
+// mostOfOne of them are from one address, or from one IPv6 network, which one
+// machine has all of: a browser that shows every camera has a third of that, and
+// eight such addresses still have their place. Whoever has more is hung up on.
+const mostOfOne = 64
+
 // Limit puts a limit around listeners: together they accept no more connections
 // at once than leave the recorder the descriptors it needs. More wait in the
-// kernel until one is closed.
-func Limit(listeners ...net.Listener) []net.Listener { return limit(mostConnections, listeners...) }
+// kernel until one is closed; so that nobody takes them all, one address has a
+// part of them. This host, and the proxies, through which many come, have all.
+func Limit(listeners []net.Listener, proxies ...netip.Prefix) []net.Listener {
+	return limit(mostConnections, mostOfOne, proxies, listeners...)
+}
 
-func limit(most int, listeners ...net.Listener) (out []net.Listener) {
-	open := make(chan struct{}, most)
+func limit(most, ofOne int, proxies []netip.Prefix, listeners ...net.Listener) (out []net.Listener) {
+	all := &places{open: make(chan struct{}, most), most: ofOne, proxies: proxies, from: make(map[netip.Prefix]int)}
 	for _, l := range listeners {
-		out = append(out, &limited{Listener: l, open: open, closed: make(chan struct{})})
+		out = append(out, &limited{Listener: l, places: all, closed: make(chan struct{})})
 	}
 	return out
 }
 
+// places are those of the connections of several listeners.
+type places struct {
+	open    chan struct{} // holds one for each connection, and each Accept that waits
+	most    int           // of one address
+	proxies []netip.Prefix
+
+	mu   sync.Mutex
+	from map[netip.Prefix]int // how many are open, where they count
+}
+
 type limited struct {
 	net.Listener
-	open   chan struct{} // holds one for each connection, and each Accept that waits
+	*places
 	once   sync.Once
 	closed chan struct{}
 }
@@ -41,12 +60,53 @@ func (l *limited) Accept() (net.Conn, error) {
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.open
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			<-l.open
+			return nil, err
+		}
+		leave, ok := l.enter(c.RemoteAddr())
+		if !ok {
+			c.Close()
+			continue
+		}
+		return &counted{Conn: c, gone: sync.OnceFunc(func() { leave(); <-l.open })}, nil
 	}
-	return &counted{Conn: c, gone: sync.OnceFunc(func() { <-l.open })}, nil
+}
+
+// enter counts a connection from an address, until leave is called; ok is false
+// when there are enough.
+func (p *places) enter(addr net.Addr) (leave func(), ok bool) {
+	tcp, isTCP := addr.(*net.TCPAddr)
+	if !isTCP {
+		return func() {}, true
+	}
+	from := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if !from.IsValid() || from.IsLoopback() || contains(p.proxies, from) {
+		return func() {}, true
+	}
+	bits := 32
+	if from.Is6() {
+		bits = 64
+	}
+	network, err := from.Prefix(bits)
+	if err != nil {
+		return func() {}, true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.from[network] >= p.most {
+		return nil, false
+	}
+	p.from[network]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.from[network]--; p.from[network] == 0 {
+			delete(p.from, network)
+		}
+	}, true
 }
 
 func (l *limited) Close() error {

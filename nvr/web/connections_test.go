@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -176,7 +177,7 @@ func TestBodyThatComesLeavesTheConnection(t *testing.T) {
 func TestConnectionsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := newPipes()
-		l := limit(2, inner)[0]
+		l := limit(2, 2, nil, inner)[0]
 		accepted := make(chan net.Conn, 10)
 		ended := make(chan error)
 		go func() {
@@ -217,7 +218,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // who waits for a connection to end is let go
 		inner := newPipes()
-		l := limit(1, inner)[0]
+		l := limit(1, 1, nil, inner)[0]
 		defer inner.dial().Close()
 		c, err := l.Accept()
 		if err != nil {
@@ -232,15 +233,15 @@ func TestConnectionsAreLimited(t *testing.T) {
 			t.Errorf("accept after close: %v", err)
 		}
 	})
-	if l := Limit(newPipes())[0].(*limited); cap(l.open) != mostConnections {
-		t.Errorf("a limit of %d, want %d", cap(l.open), mostConnections)
+	if l := Limit([]net.Listener{newPipes()})[0].(*limited); cap(l.open) != mostConnections || l.most != mostOfOne {
+		t.Errorf("limits of %d and %d, want %d and %d", cap(l.open), l.most, mostConnections, mostOfOne)
 	}
 	synctest.Test(t, func(t *testing.T) { // one limit for all
 		plain, secure := newPipes(), newPipes()
 		accepted := make(chan net.Conn, 10)
 		var ended sync.WaitGroup
 		defer ended.Wait()
-		for _, l := range limit(3, plain, secure) {
+		for _, l := range limit(3, 3, nil, plain, secure) {
 			defer l.Close()
 			ended.Go(func() {
 				for {
@@ -268,6 +269,91 @@ func TestConnectionsAreLimited(t *testing.T) {
 	})
 }
 
+// addressed is a connection from somewhere.
+type addressed struct {
+	net.Conn
+	from string
+}
+
+func (c addressed) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.from), 1234))
+}
+
+// One address has a part of the connections, and what it has more of is hung up
+// on without holding up the others; this host and proxies have all.
+func TestConnectionsOfOneAddressAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plain, secure := newPipes(), newPipes()
+		accepted := make(chan net.Conn, 100)
+		for _, l := range limit(100, 3, []netip.Prefix{netip.MustParsePrefix("192.0.2.128/25")}, plain, secure) {
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					accepted <- c
+				}
+			}()
+			defer l.Close()
+		}
+		var all []net.Conn
+		// dial connects n times, to one listener and the other, and returns how many
+		// of them are not hung up on.
+		dial := func(n int, from ...string) (kept int) {
+			t.Helper()
+			for i := range n {
+				client, server := net.Pipe()
+				[]*pipes{plain, secure}[i%2].conns <- addressed{server, from[i%len(from)]}
+				all = append(all, client)
+			}
+			synctest.Wait()
+			return len(accepted)
+		}
+		take := func() (cs []net.Conn) {
+			for len(accepted) > 0 {
+				cs = append(cs, <-accepted)
+			}
+			return cs
+		}
+		if n := dial(5, "192.0.2.7"); n != 3 {
+			t.Errorf("%d of one address", n)
+		}
+		first := take()
+		if n := dial(5, "192.0.2.8"); n != 3 {
+			t.Errorf("%d of another", n)
+		}
+		take()
+		if n := dial(6, "2001:db8::1", "2001:db8::2", "2001:db8::ffff:1"); n != 3 {
+			t.Errorf("%d of one IPv6 network", n)
+		}
+		take()
+		if n := dial(2, "2001:db8:0:1::1"); n != 2 {
+			t.Errorf("%d of another IPv6 network", n)
+		}
+		take()
+		if n := dial(3, "::ffff:192.0.2.7", "192.0.2.7"); n != 0 {
+			t.Errorf("%d more of the first", n)
+		}
+		for _, from := range []string{"127.0.0.1", "::1", "192.0.2.200"} {
+			if n := dial(8, from); n != 8 {
+				t.Errorf("%d from %s", n, from)
+			}
+			take()
+		}
+		for _, c := range first {
+			c.Close()
+			c.Close() // counts once
+		}
+		if n := dial(5, "192.0.2.7"); n != 3 {
+			t.Errorf("%d after the first were closed", n)
+		}
+		for _, c := range append(take(), all...) {
+			c.Close()
+		}
+	})
+}
+
 // socket is a connection that notes what it was left to copy.
 type socket struct {
 	net.Conn
@@ -277,6 +363,7 @@ type socket struct {
 
 func (s *socket) ReadFrom(r io.Reader) (int64, error) { s.copied = r; return io.Copy(io.Discard, r) }
 func (s *socket) CloseWrite() error                   { s.half = true; return nil }
+func (s *socket) RemoteAddr() net.Addr                { return &net.UnixAddr{} }
 
 // A connection is corked for as long as recorded video is sent on it.
 func TestCorkIsTakenOffAgain(t *testing.T) {
@@ -308,7 +395,7 @@ func TestCorkIsTakenOffAgain(t *testing.T) {
 	}
 	server := Server(t.Context(), h, slog.New(slog.DiscardHandler))
 	done := make(chan error)
-	go func() { done <- server.Serve(Limit(l)[0]) }()
+	go func() { done <- server.Serve(Limit([]net.Listener{l})[0]) }()
 	resp, err := http.Get("http://" + l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -327,7 +414,7 @@ func TestCountedConnectionCopiesFromFiles(t *testing.T) {
 	s := &socket{}
 	inner := newPipes()
 	inner.conns <- s
-	c, err := limit(1, inner)[0].Accept()
+	c, err := limit(1, 1, nil, inner)[0].Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

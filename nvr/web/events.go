@@ -138,14 +138,23 @@ type (
 		recordingsJSON
 	}
 	gapsEvent struct {
-		Camera string `json:"camera"`
-		Stream string `json:"stream"`
-		gapsJSON
+		Camera string    `json:"camera"`
+		Stream string    `json:"stream"`
+		Gaps   []gapJSON `json:"gaps"`
 	}
 	listsEvent struct {
 		Camera string     `json:"camera"`
 		Stream string     `json:"stream"`
 		Start  media.Time `json:"startTime90k"`
+	}
+	streamDeletedJSON struct {
+		Camera string `json:"camera"`
+		Stream string `json:"stream"`
+		ID     int32  `json:"id"`
+	}
+	dirDeletedJSON struct {
+		ID   int32  `json:"id"`
+		Path string `json:"path"`
 	}
 	cameraDeletedJSON struct {
 		UUID string `json:"uuid"`
@@ -160,20 +169,6 @@ type (
 		Message string `json:"message"`
 	}
 )
-
-// dirJSON is a sample directory, for administrators.
-type dirJSON struct {
-	Path  string `json:"path"`
-	Error string `json:"error,omitempty"`
-	Alarm string `json:"alarm,omitempty"`
-	Total int64  `json:"totalBytes,omitempty"`
-	Free  int64  `json:"freeBytes,omitempty"`
-	Floor int64  `json:"floorBytes,omitempty"`
-}
-
-func describeDir(in *store.DirInfo) dirJSON {
-	return dirJSON{in.Path, in.Error, in.Alarm, in.Total, in.Free, in.Floor}
-}
 
 // appendEvents appends the events of notices, as far as the caller may know of them.
 // What a notice leaves out is as of now, so of several that say the same the last is enough.
@@ -205,7 +200,7 @@ func (s *server) event(c *caller, n *store.Notice) (name string, data any) {
 	switch n.Change {
 	case store.RecordingsChanged, store.GapChanged, store.ListsChanged:
 		action = access.ViewRecorded
-	case store.DirChanged:
+	case store.DirChanged, store.DirDeleted:
 		action = access.Administer
 	}
 	if !c.May(action, n.CameraID) {
@@ -216,6 +211,10 @@ func (s *server) event(c *caller, n *store.Notice) (name string, data any) {
 		return "cameraDeleted", cameraDeletedJSON{n.CameraUUID, n.CameraID}
 	case store.DirChanged:
 		return "directory", describeDir(&n.Dir)
+	case store.DirDeleted:
+		return "directoryDeleted", dirDeletedJSON{n.Dir.ID, n.Dir.Path}
+	case store.StreamDeleted:
+		return "streamDeleted", streamDeletedJSON{n.CameraUUID, n.Stream, n.StreamID}
 	case store.ClockChanged:
 		return "clock", clockEvent{clockJSON{s.Store.ClockGood()}, media.TimeOf(s.Now())}
 	}
@@ -241,7 +240,7 @@ func (s *server) event(c *caller, n *store.Notice) (name string, data any) {
 		s.nameEntries(&out)
 		return "recordings", recordingsEvent{n.CameraUUID, n.Stream, out}
 	case store.GapChanged:
-		return "gaps", gapsEvent{n.CameraUUID, n.Stream, gapsJSON{[]gapJSON{describeGap(&n.Gap)}}}
+		return "gaps", gapsEvent{n.CameraUUID, n.Stream, []gapJSON{describeGap(&n.Gap)}}
 	case store.ListsChanged:
 		return "lists", listsEvent{n.CameraUUID, n.Stream, n.From}
 	}

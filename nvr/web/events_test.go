@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -100,7 +102,7 @@ func TestEventsBeginWithTheState(t *testing.T) {
 	e.as(t, &told)
 	r.json("/api/", &asked)
 	if e.name != "state" || len(told.Cameras) != 1 || told.Cameras[0].UUID != r.uuid || len(told.Directories) != 1 ||
-		fmt.Sprint(told.Directories) != fmt.Sprint(asked.Directories) {
+		!reflect.DeepEqual(told.Directories, asked.Directories) {
 		t.Errorf("%s %s", e.name, e.text)
 	}
 }
@@ -535,5 +537,69 @@ func TestClockIsTold(t *testing.T) {
 	e.as(t, &c)
 	if !c.Set || c.Now < media.TimeOf(start.Add(time.Hour)) {
 		t.Errorf("%s", e.text)
+	}
+}
+
+// Cameras, streams and directories that are changed, deleted and added over the API
+// are told of, in its words; directories to administrators alone.
+func TestEventsTellOfTheConfiguration(t *testing.T) {
+	g := newGuarded(t, nil)
+	f, viewer := g.follow("Cookie", g.who["admin"]), g.follow("Cookie", g.who["A"])
+	f.until("state", nil)
+	viewer.until("state", nil)
+	a := "/api/cameras/" + g.uuids["A"]
+	ask := func(want int, method, path, body string) *answer {
+		t.Helper()
+		got := g.send("admin", method, path, body)
+		if got.status != want {
+			t.Fatalf("%s %s: %d %s, want %d", method, path, got.status, got.body, want)
+		}
+		return got
+	}
+	ask(204, "PATCH", a+"/", `{"update":{"description":"over the gate","streams":{"ext":{"url":"rtsp://192.0.2.7/ext"}}}}`)
+	var ext int32
+	for _, f := range []*follower{f, viewer} {
+		var c cameraJSON
+		f.until("camera", nil).as(t, &c)
+		if ext = c.Streams["ext"].ID; c.UUID != g.uuids["A"] || c.Description != "over the gate" || ext == 0 {
+			t.Errorf("camera %+v", c)
+		}
+	}
+	ask(204, "DELETE", a+"/ext/", "")
+	for _, f := range []*follower{f, viewer} {
+		var gone streamDeletedJSON
+		f.until("streamDeleted", nil).as(t, &gone)
+		if want := (streamDeletedJSON{g.uuids["A"], "ext", ext}); gone != want {
+			t.Errorf("streamDeleted %+v, want %+v", gone, want)
+		}
+		var c cameraJSON
+		if f.until("camera", nil).as(t, &c); c.Streams["ext"].ID != 0 {
+			t.Errorf("camera %+v", c)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "second")
+	where := ask(201, "POST", "/api/dirs/", fmt.Sprintf(`{"path":%q}`, path)).header.Get("Location")
+	var d dirJSON
+	f.until("directory", func(e event) bool { d = dirJSON{}; e.as(t, &d); return d.Path == path })
+	var list struct{ Dirs []dirJSON }
+	ask(200, "GET", "/api/dirs/", "").decode(t, &list)
+	if got := list.Dirs[1]; d.ID != got.ID || d.State != "ok" || got.State != d.State || got.Path != d.Path {
+		t.Errorf("directory %+v, listed %+v", d, got)
+	}
+	ask(204, "DELETE", where, "")
+	var gone dirDeletedJSON
+	f.until("directoryDeleted", nil).as(t, &gone)
+	if want := (dirDeletedJSON{d.ID, path}); gone != want {
+		t.Errorf("directoryDeleted %+v, want %+v", gone, want)
+	}
+	ask(204, "PATCH", a+"/", `{"update":{"description":""}}`)
+	for {
+		e := viewer.next()
+		if strings.HasPrefix(e.name, "directory") {
+			t.Errorf("a viewer is told %s %s", e.name, e.text)
+		}
+		if e.name == "camera" && e.data["description"] == "" || e.name == io.EOF.Error() {
+			break
+		}
 	}
 }

@@ -7,10 +7,6 @@ import (
 	"holdfast/nvr/store"
 )
 
-type gapsJSON struct {
-	Gaps []gapJSON `json:"gaps"`
-}
-
 // gapJSON is time in which a stream should have recorded and did not.
 type gapJSON struct {
 	Start   media.Time  `json:"startTime90k"`
@@ -33,15 +29,20 @@ func (s *server) gaps(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := gapsJSON{Gaps: []gapJSON{}}
+	room := list{share: &s.lists}
+	defer room.end()
+	var rows []gapJSON
 	err = st.Gaps(r.Context(), from, to, func(g *store.Gap) error {
-		out.Gaps = append(out.Gaps, describeGap(g))
+		if err := room.grow(len(rows)); err != nil {
+			return err
+		}
+		rows = append(rows, describeGap(g))
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return writeList(w, r, "gaps", rows, nil)
 }
 
 func describeGap(g *store.Gap) gapJSON {

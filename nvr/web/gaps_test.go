@@ -16,7 +16,7 @@ func TestGapsHaveTheirCause(t *testing.T) {
 	began := media.TimeOf(start)
 	list := func(query string) []gapJSON {
 		t.Helper()
-		var answer gapsJSON
+		var answer struct{ Gaps []gapJSON }
 		r.json(r.path("sub/gaps")+query, &answer)
 		return answer.Gaps
 	}

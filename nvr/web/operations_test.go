@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,6 +60,9 @@ func newDriven(t *testing.T, claimed bool, s *seen) *driven {
 	d.guarded = begin(t, func(c *Config) {
 		c.Machine = &Machine{Board: "amd64", Version: "v7", Watchdog: "none: no driver",
 			Resets: []Ended{{Time: "2026-11-23T14:00:00Z", Reason: "nvr cannot be killed"}}}
+		c.TryStream = func(context.Context, store.Source) (media.Measured, store.Cause, error) {
+			return media.Measured{}, store.CameraUnreachable, errors.New("nobody is there")
+		}
 		c.TLS = &TLS{Fault: func() string { return "" }, CA: func() []byte { return []byte("-----BEGIN CERTIFICATE-----\n") }, Port: "443"}
 		d.cfg = *c
 	})
@@ -125,7 +129,7 @@ func (d *driven) direct(ctx context.Context, w http.ResponseWriter, who, method,
 
 // address is where an operation is, with what its path needs, and its query.
 func (d *driven) address(op *operation) string {
-	path := strings.NewReplacer("{uuid}", d.uuids["A"], "{stream}", "main", "{id}", "1", "{user}", "1", "{session}", "1").Replace(op.path)
+	path := strings.NewReplacer("{uuid}", d.uuids["A"], "{stream}", "main", "{id}", "1", "{user}", "1", "{session}", "1", "{dir}", "1").Replace(op.path)
 	if at := op.query["s"]; at != "" {
 		path += "?s=0"
 	}
@@ -140,7 +144,9 @@ func (d *driven) refusals(op *operation) {
 	if op.pages {
 		form = []string{"Content-Type", "application/x-www-form-urlencoded"}
 	}
-	d.drive(401, "", method, path, "", "Authorization", "Bearer x")
+	if d.page.at(op.ptr+"/x-right") != "everybody" {
+		d.drive(401, "", method, path, "", "Authorization", "Bearer x")
+	}
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(method, "http://stranger.example"+path, nil)
 	d.server.Config.Handler.ServeHTTP(w, r)
@@ -173,7 +179,7 @@ func (d *driven) refusals(op *operation) {
 		d.drive(400, "admin", method, path+query, "{}", form...)
 	}
 	if has(404) && strings.Contains(op.path, "{") {
-		none := strings.NewReplacer(d.uuids["A"], "00000000-0000-4000-8000-000000000000", "users/1", "users/x", "/1.mp4", "/999.mp4").Replace(path)
+		none := strings.NewReplacer(d.uuids["A"], "00000000-0000-4000-8000-000000000000", "users/1", "users/x", "dirs/1", "dirs/x", "/1.mp4", "/999.mp4").Replace(path)
 		d.drive(404, "admin", method, none, "{}", form...)
 	}
 	a := d.drive(405, "admin", "PUT", path, "")
@@ -293,7 +299,29 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{200, "admin", "GET", a + "/?cameraConfigs=true", "", nil},
 		{403, "A", "GET", a + "/?cameraConfigs=true", "", nil},
 		{404, "B", "GET", a + "/", "", nil},
+		{204, "admin", "PATCH", a + "/", `{"csrf":"","update":{"description":"over the gate","streams":{"main":{"retainDays":30},"ext":{"url":"rtsp://192.0.2.7/ext"}}},"precondition":{"streams":{"main":{"record":true}}}}`, nil},
+		{412, "admin", "PATCH", a + "/", `{"update":{},"precondition":{"description":"other"}}`, nil},
+		{403, "A", "PATCH", a + "/", `{"update":{}}`, nil},
+		{204, "admin", "DELETE", a + "/ext/", "", nil},
+		{400, "admin", "DELETE", b + "/main/", "", nil},
+		{403, "A", "DELETE", a + "/sub/", "", nil},
 		{204, "admin", "DELETE", b + "/", "", nil},
+
+		{200, "admin", "POST", "/api/test-stream", `{"csrf":"","url":"rtsp://192.0.2.9/","username":"u","password":"p","rtspTransport":"tcp"}`, nil},
+		{200, "admin", "POST", "/api/test-stream", fmt.Sprintf(`{"camera":%q,"stream":"main"}`, d.uuids["A"]), nil},
+		{404, "admin", "POST", "/api/test-stream", `{"camera":"00000000-0000-4000-8000-000000000000","stream":"main"}`, nil},
+		{403, "A", "POST", "/api/test-stream", `{}`, nil},
+		{200, "admin", "GET", "/api/dirs/", "", nil},
+		{403, "A", "GET", "/api/dirs/", "", nil},
+		{201, "admin", "POST", "/api/dirs/", fmt.Sprintf(`{"csrf":"","path":%q}`, shed+"s"), nil},
+		{403, "A", "POST", "/api/dirs/", `{}`, nil},
+		{409, "admin", "DELETE", "/api/dirs/1", "", nil},
+		{403, "A", "DELETE", "/api/dirs/1", "", nil},
+		{204, "admin", "DELETE", "/api/dirs/3", "", nil},
+		{200, "A", "GET", "/api/signals", "", nil},
+		{200, "admin", "POST", "/api/signals", `{"csrf":"","signalIds":[],"states":[],"start":{"base":"now","rel90k":0},"end":{"base":"epoch","rel90k":161359128000000}}`, nil},
+		{404, "admin", "POST", "/api/signals", `{"signalIds":[1],"states":[1],"start":{"base":"now","rel90k":0},"end":{"base":"now","rel90k":0}}`, nil},
+		{403, "A", "POST", "/api/signals", `{}`, nil},
 
 		{200, "A", "GET", a + "/main/recordings", "", nil},
 		{403, "live", "GET", a + "/main/recordings", "", nil},
@@ -396,14 +424,17 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 	d.tooMany("", "POST", "/login", "username=x&password=y")
 
 	d.redirects()
-	d.crowds()
+	d.crowds(a)
 	driveClaims(t, s)
 
 	// What no test can wait for is at least as the page has it.
 	now := media.TimeOf(start)
+	number := int64(1)
+	age := 1.5
 	rare := streamJSON{ID: 1, Record: true, RetainBytes: 1, RetainDays: 1, MinStart: &now, MaxEnd: &now, TotalDuration: 1, TotalBytes: 1, FSBytes: 1,
 		Recordings: 1, Watermark: now, DirError: "x", DirAlarm: "x", FilesToAdopt: 1,
 		State:  stateJSON{Phase: store.Off, Since: now, Reason: "x", Skipped: []string{"x"}},
+		Days:   map[string]dayJSON{"2026-10-24": {1, now, now}},
 		Config: &configJSON{URL: "rtsp://192.0.2.1/", Username: "x", RTSPTransport: "tcp", FlushIfSec: 1, SampleFileDir: "/x"}}
 	for i, v := 0, reflect.ValueOf(rare); i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
@@ -411,7 +442,12 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		}
 	}
 	d.fields("/components/schemas/Stream", rare)
-	d.fields("/components/schemas/Directory", dirJSON{"x", "x", "x", 1, 1, 1})
+	dir := dirJSON{1, "x", "failing", "x", "x", &number, &number, &number}
+	d.fields("/components/schemas/Directory", dir)
+	d.fields("/components/schemas/DirectoryReport", dirReportJSON{dir, 1, 1, 1, &age, &number, &age,
+		[]dirStreamJSON{{d.uuids["A"], "x", "main", 1, &number, &age}}})
+	d.fields("/components/schemas/Tried", triedJSON{true, store.OtherCause, "x",
+		&triedVideo{"H.264", "x", "x", "x", 1, 1, 1, 1, 1, 1}, &triedAudio{"x", 1, 1}, []string{"x"}, "tcp", "x", 1})
 	end()
 	d.broken(a, shed)
 	for _, b := range d.page.undriven(s) {
@@ -488,21 +524,31 @@ func (d *driven) redirects() {
 	}
 }
 
-// crowds asks for events when others follow as many as there may be.
-func (d *driven) crowds() {
+// crowds asks for what others have as much of as there may be.
+func (d *driven) crowds(camera string) {
 	d.Helper()
-	for want, change := range map[int]func(*followers){
-		503: func(f *followers) { f.n = mostFollowers },
-		429: func(f *followers) { f.one = map[string]int{fmt.Sprint(d.ids["A"]): mostFollowersOne} },
+	listed := func(s *server) { s.lists = share{} }
+	for _, c := range []struct {
+		want                    int
+		who, method, path, body string
+		change                  func(*server)
+	}{
+		{503, "A", "GET", "/api/events", "", func(s *server) { s.followers.n = mostFollowers }},
+		{429, "A", "GET", "/api/events", "", func(s *server) { s.followers.one = map[string]int{fmt.Sprint(d.ids["A"]): mostFollowersOne} }},
+		{503, "A", "GET", camera + "/main/recordings", "", listed},
+		{503, "A", "GET", camera + "/sub/gaps", "", listed},
+		{503, "A", "GET", "/api/timeline?startTime90k=2026-10-24T00:00:00&endTime90k=2026-10-26T00:00:00", "", listed},
+		{503, "admin", "POST", "/api/test-stream", `{"url":"rtsp://192.0.2.9/"}`, func(s *server) { s.trying = nil }},
 	} {
 		s := newServer(d.cfg)
-		change(&s.followers)
+		c.change(s)
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("GET", "http://localhost/api/events", nil)
-		r.Header.Set("Cookie", d.who["A"])
+		r := httptest.NewRequest(c.method, "http://localhost"+c.path, strings.NewReader(c.body))
+		r.Header.Set("Cookie", d.who[c.who])
+		r.Header.Set("Content-Type", "application/json")
 		hold(d.page, s.handler(), false, d.seen, func(breach string) { d.Error(breach) }).ServeHTTP(w, r)
-		if w.Code != want {
-			d.Errorf("GET /api/events: %d, want %d", w.Code, want)
+		if w.Code != c.want {
+			d.Errorf("%s %s: %d %s, want %d", c.method, c.path, w.Code, w.Body, c.want)
 		}
 	}
 }
@@ -572,6 +618,7 @@ func driveClaims(t *testing.T, s *seen) {
 		}
 	}
 	d.drive(303, "", "GET", "/login", "")
+	d.drive(401, "", "GET", "/metrics", "")
 	d.drive(200, "", "GET", "/claim", "")
 	d.drive(200, "", "GET", "/api/claim", "")
 	code, _ := d.users.ClaimCode()
@@ -609,7 +656,7 @@ func (d *driven) broken(camera, shed string) {
 	ctx, cancel := context.WithCancel(d.Context())
 	cancel()
 	w := httptest.NewRecorder()
-	if d.direct(ctx, w, "admin", "GET", camera+"/main/recordings", "", "127.0.0.1"); w.Code != 503 {
+	if d.direct(ctx, w, "admin", "GET", camera+"/?days=true", "", "127.0.0.1"); w.Code != 503 {
 		d.Errorf("given up: %d %s", w.Code, w.Body)
 	}
 	d.stop()
@@ -732,6 +779,11 @@ type deaf struct {
 func (d *deaf) WriteHeader(status int) {
 	d.Header().Del(d.header)
 	d.ResponseWriter.WriteHeader(status)
+}
+
+func (d *deaf) Write(b []byte) (int, error) {
+	d.Header().Del(d.header)
+	return d.ResponseWriter.Write(b)
 }
 
 // Every test of this package passes through the page: the handler of New is

@@ -69,10 +69,15 @@ func (s *server) recordings(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := recordingsJSON{Recordings: []row{}, VideoEntries: map[string]entryJSON{}}
+	room := list{share: &s.lists}
+	defer room.end()
 	newest := make(map[int32]int) // by run: its newest row
 	err = listed(st, r.Context(), from, to, func(s *store.Span) error {
 		if i, ok := newest[s.RunNo]; ok && out.Recordings[i].merge(s, split) {
 			return nil
+		}
+		if err := room.grow(len(out.Recordings)); err != nil {
+			return err
 		}
 		newest[s.RunNo] = len(out.Recordings)
 		out.Recordings = append(out.Recordings, newRow(s))
@@ -82,7 +87,9 @@ func (s *server) recordings(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.nameEntries(&out)
-	return writeJSON(w, http.StatusOK, out)
+	return writeList(w, r, "recordings", out.Recordings, struct {
+		VideoEntries map[string]entryJSON `json:"videoSampleEntries"`
+	}{out.VideoEntries})
 }
 
 // nameEntries adds the sample entries that the rows name.

@@ -22,12 +22,12 @@ const (
 	timelineLongest = 366 * 24 * 60 * media.Minute
 )
 
-// timelineJSON is what streams have of a range of time, as finely as was asked.
+// timelineJSON is what the timelines of streams beside it are of, and how fine they
+// are.
 type timelineJSON struct {
 	Start      media.Time     `json:"startTime90k"`
 	End        media.Time     `json:"endTime90k"`
 	Resolution media.Duration `json:"resolution90k"`
-	Streams    []laneJSON     `json:"streams"`
 }
 
 // laneJSON is the timeline of one stream. Its spans and its gaps are in order and
@@ -82,7 +82,7 @@ func (s *server) timeline(w http.ResponseWriter, r *http.Request) error {
 	if length > timelineLongest {
 		return badRequest("from startTime90k to endTime90k is more than 366 days")
 	}
-	out := timelineJSON{Start: from, End: to, Resolution: max(1, (length+timelinePlaces-1)/timelinePlaces), Streams: []laneJSON{}}
+	out := timelineJSON{Start: from, End: to, Resolution: max(1, (length+timelinePlaces-1)/timelinePlaces)}
 	if v := q.Get("resolution90k"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil || media.Duration(n) < out.Resolution {
@@ -94,9 +94,16 @@ func (s *server) timeline(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	var lanes []laneJSON
+	var rows int // of the lanes that are done
+	room := list{share: &s.lists}
+	defer room.end()
 	for _, a := range streams {
 		lane := laneJSON{Camera: a.camera.UUID, Stream: a.stream.Type(), Spans: []laneSpanJSON{}, Gaps: []laneGapJSON{}}
 		err := a.stream.Spans(r.Context(), from, to, func(sp *store.Span) error {
+			if err := room.grow(rows + lane.rows()); err != nil {
+				return err
+			}
 			lane.addSpan(max(sp.Start, from), min(sp.End, to), sp.Growing && sp.End <= to, out.Resolution)
 			return nil
 		})
@@ -104,15 +111,19 @@ func (s *server) timeline(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		err = a.stream.Gaps(r.Context(), from, to, func(g *store.Gap) error {
+			if err := room.grow(rows + lane.rows()); err != nil {
+				return err
+			}
 			lane.addGap(max(g.Start, from), min(g.End, to), g.Cause, out.Resolution)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		out.Streams = append(out.Streams, lane)
+		lanes = append(lanes, lane)
+		rows += lane.rows()
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return writeList(w, r, "streams", lanes, out)
 }
 
 // asked is a stream that a request is about.
@@ -146,6 +157,8 @@ func (s *server) streamsAsked(r *http.Request, names []string) (list []asked, er
 	})
 	return list, nil
 }
+
+func (l *laneJSON) rows() int { return len(l.Spans) + len(l.Gaps) }
 
 // addSpan adds what was recorded in [start, end). Spans come by their starts, but
 // those in memory behind those of the database, and after a step of the clock

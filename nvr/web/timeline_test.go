@@ -2,6 +2,7 @@ package web
 
 import (
 	"math/rand/v2"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -60,9 +61,13 @@ func TestTimelineIsMergedToItsResolution(t *testing.T) {
 func TestTimelineOfAllStreams(t *testing.T) {
 	r := newRecorder(t, "view")
 	began := media.TimeOf(start)
-	ask := func(query string) timelineJSON {
+	type timeline struct {
+		timelineJSON
+		Streams []laneJSON
+	}
+	ask := func(query string) timeline {
 		t.Helper()
-		var answer timelineJSON
+		var answer timeline
 		r.json("/api/timeline?startTime90k=2026-10-24T20:00:00Z&endTime90k=2026-10-25T20:00:00Z"+query, &answer)
 		return answer
 	}
@@ -104,6 +109,38 @@ func TestTimelineOfAllStreams(t *testing.T) {
 		a := r.ask("GET", "/api/timeline?"+query, "")
 		if status := a.status; status != 400 && status != 404 || !strings.Contains(string(a.body), text) {
 			t.Errorf("%s: %d %s, want %q", query, status, a.body, text)
+		}
+	}
+}
+
+// What the timelines of all streams have counts with the rows of lists, and no more
+// when they are answered.
+func TestTimelinesAreBounded(t *testing.T) {
+	r := newRecorder(t, "view")
+	cam := r.camera("main")
+	cam.send(60)
+	defer cam.run.End("test over")
+	r.stream("sub").Wait(store.CameraUnreachable, "no answer")
+	r.ahead.Store(int64(10 * time.Minute))
+	s := newServer(Config{Store: r.store, Anonymous: "view"})
+	s.lists = share{most: rowsAtOnce, always: 1} // a span and a gap are more
+	h := hold(thePage(t), s.handler(), true, nil, func(breach string) { t.Error(breach) })
+	ask := func() *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/api/timeline?startTime90k=2026-10-24T20:00:00Z&endTime90k=2026-10-25T20:00:00Z", nil))
+		return w
+	}
+	done, ok := s.lists.take(2)
+	if !ok {
+		t.Fatal("no room at the beginning")
+	}
+	if w := ask(); w.Code != 503 || !strings.Contains(w.Body.String(), "rows are listed") {
+		t.Errorf("beside others: %d %s", w.Code, w.Body)
+	}
+	done()
+	for range 3 {
+		if w := ask(); w.Code != 200 || s.lists.held != 0 {
+			t.Errorf("%d %s; %d are held", w.Code, w.Body, s.lists.held)
 		}
 	}
 }

@@ -33,7 +33,7 @@ func (g *guarded) overTLS() (address string) {
 	server := Server(g.Context(), g.server.Config.Handler, slog.New(slog.DiscardHandler))
 	server.TLSConfig = throwaway()
 	done := make(chan error)
-	go func() { done <- server.ServeTLS(Limit(l)[0], "", "") }()
+	go func() { done <- server.ServeTLS(Limit([]net.Listener{l})[0], "", "") }()
 	g.Cleanup(func() {
 		server.Close()
 		if err := <-done; err != http.ErrServerClosed {

@@ -239,12 +239,10 @@ func (s *server) newVersion(r *http.Request, q url.Values, spans []span, v view,
 	default:
 		return version{}, badRequest("gaps is %q, neither keep nor cut", g)
 	}
-	switch ts := q.Get("ts"); ts {
-	case "", "false":
-	case "true":
+	if ts, err := truthOf(q, "ts"); err != nil {
+		return version{}, err
+	} else if ts {
 		opt.Timestamps = s.Store.TimeZone()
-	default:
-		return version{}, badRequest("ts is %q, neither true nor false", ts)
 	}
 	switch audio := q.Get("audio"); audio {
 	case "true":

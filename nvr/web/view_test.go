@@ -354,7 +354,8 @@ func TestRowsOfARequestAreLimited(t *testing.T) {
 func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 	r := newRecorder(t, "view")
 	first, _ := r.twoRuns()
-	s := &server{Config: Config{Store: r.store, Now: time.Now}, log: slog.New(slog.DiscardHandler)}
+	s := &server{Config: Config{Store: r.store, Now: time.Now}, log: slog.New(slog.DiscardHandler),
+		films: share{most: mostServed, always: alwaysTaken}}
 	cam, ok := r.store.Camera(r.uuid)
 	if !ok {
 		t.Fatal("no camera")
@@ -383,8 +384,8 @@ func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 		}
 	}
 	done()
-	if got := ask(alwaysTaken + 6); got != 200 || s.films.recordings != 0 {
-		t.Errorf("when there is room: %d; %d are counted in the end", got, s.films.recordings)
+	if got := ask(alwaysTaken + 6); got != 200 || s.films.held != 0 {
+		t.Errorf("when there is room: %d; %d are counted in the end", got, s.films.held)
 	}
 }
 

@@ -14,6 +14,8 @@
 package web
 
 import (
+	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -36,6 +38,7 @@ import (
 
 	"holdfast/nvr/access"
 	"holdfast/nvr/design"
+	"holdfast/nvr/media"
 	"holdfast/nvr/store"
 )
 
@@ -45,11 +48,11 @@ type Config struct {
 	Log   *slog.Logger // nil: no log
 
 	// Access knows the users, and what callers may who have not signed in; nil:
-	// nobody can sign in.
+	// nobody can sign in, and Anonymous says what callers may.
 	Access *access.Access
 
-	// Anonymous is what callers may do without signing in: "" nothing, "view"
-	// see everything, "admin" change cameras too. It is what Access was told.
+	// Anonymous is what callers may do where there is no Access: "" nothing,
+	// "view" see everything, "admin" change cameras too.
 	Anonymous string
 
 	// Hosts are names that the recorder goes by beside its addresses, localhost
@@ -61,6 +64,11 @@ type Config struct {
 
 	// TLS is the listener for it; nil: there is none.
 	TLS *TLS
+
+	// TryStream plays a stream for a few seconds and measures it; an error says
+	// what is wrong and what to do, without passwords, and the cause is that of the
+	// gap which it would make. It ends with ctx. nil: streams cannot be tried.
+	TryStream func(ctx context.Context, src store.Source) (media.Measured, store.Cause, error)
 
 	// UI answers what is not the API; nil answers 404.
 	UI http.Handler
@@ -91,7 +99,9 @@ type server struct {
 	hostName string   // of the machine
 	names    []string // that the recorder goes by
 	versions versions
-	films    films
+	films    share         // recordings in files that are sent
+	lists    share         // rows
+	trying   chan struct{} // holds one for each stream that is tried
 
 	followers followers
 	boundary  string       // of parts of live video
@@ -110,7 +120,10 @@ func newServer(cfg Config) *server {
 	default:
 		panic("web: Anonymous is " + cfg.Anonymous)
 	}
-	s := &server{Config: cfg, log: cfg.Log}
+	s := &server{
+		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried),
+		films: share{most: mostServed, always: alwaysTaken}, lists: share{most: mostListed, always: alwaysRows},
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -237,7 +250,9 @@ var routes = []route{
 	{method: "GET", pattern: "/api/events", action: access.LookAround, serve: (*server).events},
 	{method: "POST", pattern: "/api/cameras/{$}", action: access.Administer, serve: (*server).addCamera},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{$}", action: access.LookAround, serve: (*server).camera},
+	{method: "PATCH", pattern: "/api/cameras/{uuid}/{$}", action: access.Administer, serve: (*server).changeCamera},
 	{method: "DELETE", pattern: "/api/cameras/{uuid}/{$}", action: access.Administer, serve: (*server).deleteCamera},
+	{method: "DELETE", pattern: "/api/cameras/{uuid}/{stream}/{$}", action: access.Administer, serve: (*server).deleteStream},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/recordings", action: access.ViewRecorded, serve: (*server).recordings},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/gaps", action: access.ViewRecorded, serve: (*server).gaps},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.mp4", action: access.ViewRecorded, serve: view{}.serve},
@@ -246,6 +261,12 @@ var routes = []route{
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/view.m4s.txt", action: access.ViewRecorded, serve: view{segment: true, text: true}.serve},
 	{method: "GET", pattern: "/api/cameras/{uuid}/{stream}/live.m4s", action: access.ViewLive, inside: true, serve: (*server).live},
 	{method: "POST", pattern: "/api/cameras/{uuid}/{stream}/live-ticket", action: access.ViewLive, users: true, serve: (*server).liveTicket},
+	{method: "GET", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).listDirs},
+	{method: "POST", pattern: "/api/dirs/{$}", action: access.Administer, serve: (*server).addDir},
+	{method: "DELETE", pattern: "/api/dirs/{dir}", action: access.Administer, serve: (*server).deleteDir},
+	{method: "GET", pattern: "/api/signals", action: access.LookAround, serve: (*server).signals},
+	{method: "POST", pattern: "/api/signals", action: access.Administer, serve: (*server).updateSignals},
+	{method: "POST", pattern: "/api/test-stream", action: access.Administer, serve: (*server).testStream},
 	{method: "GET", pattern: "/api/init/{file}", action: access.ViewVideo, serve: (*server).initSegment},
 
 	{method: "POST", pattern: "/api/login", public: true, users: true, serve: (*server).login},
@@ -311,7 +332,12 @@ func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		return
 	}
-	w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(m)), ", "))
+	allow := slices.Collect(maps.Keys(m))
+	if _, ok := m[http.MethodGet]; ok {
+		allow = append(allow, http.MethodHead)
+	}
+	slices.Sort(allow)
+	w.Header().Set("Allow", strings.Join(allow, ", "))
 	http.Error(w, r.URL.Path+" does not take "+r.Method, http.StatusMethodNotAllowed)
 }
 
@@ -321,7 +347,10 @@ func (s *server) handle(row route) http.Handler {
 		w.Header().Set("Cache-Control", "private, no-cache")
 		w.Header().Set("Vary", "Cookie, Authorization") // another user of a browser does not get what it kept
 		var err error
-		if !row.public && !row.inside {
+		if !row.public {
+			err = callerOf(r).refused
+		}
+		if err == nil && !row.public && !row.inside {
 			var c *store.Camera
 			if c, err = s.decide(r, row.action); err == nil && c != nil {
 				r = r.WithContext(context.WithValue(r.Context(), cameraKey{}, c))
@@ -364,6 +393,7 @@ func (s *server) refusal(r *http.Request, err error) (int, string) {
 	var refused *httpError
 	var config *store.ConfigError
 	var large *http.MaxBytesError
+	var used *store.InUseError
 	if status, text, ok := accessError(err); ok {
 		return status, text
 	}
@@ -376,6 +406,10 @@ func (s *server) refusal(r *http.Request, err error) (int, string) {
 		return http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", large.Limit)
 	case errors.Is(err, store.ErrNotFound):
 		return http.StatusNotFound, err.Error()
+	case errors.As(err, &used):
+		return http.StatusConflict, used.Error()
+	case errors.Is(err, store.ErrPrecondition):
+		return http.StatusPreconditionFailed, err.Error()
 	case r.Context().Err() != nil:
 		return http.StatusServiceUnavailable, "the request was given up"
 	}
@@ -480,6 +514,38 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // the caller has gone: nobody to tell
+	return nil
+}
+
+// writeList writes {"name": [rows]} row by row: as one text, a long list would take
+// as much memory again. rest is an object with the fields beside it; nil: none.
+func writeList[T any](w http.ResponseWriter, r *http.Request, name string, rows []T, rest any) error {
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriterSize(newPatient(w, r), patientPiece)
+	fmt.Fprintf(out, `{%q:[`, name)
+	for i := range rows {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		b, err := json.Marshal(&rows[i])
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(b); err != nil {
+			return nil // the caller has gone: nobody to tell
+		}
+	}
+	out.WriteByte(']')
+	if rest != nil {
+		b, err := json.Marshal(rest)
+		if err != nil {
+			return err
+		}
+		out.WriteByte(',')
+		out.Write(bytes.TrimSuffix(b[1:], []byte("}")))
+	}
+	out.WriteString("}\n")
+	_ = out.Flush()
 	return nil
 }
 

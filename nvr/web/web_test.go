@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -78,7 +80,7 @@ func (r *recorder) start() {
 	})
 	r.server = httptest.NewUnstartedServer(h)
 	r.server.Config = Server(ctx, h, log)
-	r.server.Listener = Limit(r.server.Listener)[0]
+	r.server.Listener = Limit([]net.Listener{r.server.Listener})[0]
 	r.server.Start()
 }
 
@@ -232,6 +234,17 @@ type answer struct {
 	body   []byte
 }
 
+// decode reads the JSON of an answer.
+func (a *answer) decode(t testing.TB, into any) {
+	t.Helper()
+	if a.status >= 300 || a.header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%d %s: %s", a.status, a.header.Get("Content-Type"), a.body)
+	}
+	if err := json.Unmarshal(a.body, into); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+}
+
 func (r *recorder) json(path string, into any) {
 	r.Helper()
 	a := r.get(path)
@@ -298,7 +311,7 @@ func TestEveryRouteAsksWhoMay(t *testing.T) {
 func TestOtherMethodsAreRefused(t *testing.T) {
 	r := newRecorder(t, "admin")
 	for _, path := range []string{"/api/", "/api/init/1.mp4", r.path("main/recordings"), r.path("main/view.mp4"), r.path("main/live.m4s"), "/healthz", "/metrics"} {
-		if a := r.ask("PUT", path, "x"); a.status != 405 || !strings.Contains(a.header.Get("Allow"), "GET") {
+		if a := r.ask("PUT", path, "x"); a.status != 405 || !strings.Contains(a.header.Get("Allow"), "GET, HEAD") {
 			t.Errorf("PUT %s: %d, Allow %q", path, a.status, a.header.Get("Allow"))
 		}
 	}
@@ -403,6 +416,57 @@ func TestCameraIsAddedAndDeleted(t *testing.T) {
 	}
 	if a := r.ask("DELETE", "/api/cameras/"+made.UUID+"/", ""); a.status != 404 {
 		t.Errorf("second DELETE: %d", a.status)
+	}
+}
+
+// What is not named stays, and what is refused changes nothing.
+func TestCameraIsChanged(t *testing.T) {
+	r := newRecorder(t, "admin")
+	patch := func(body string, status int, says string) {
+		t.Helper()
+		a := r.ask("PATCH", r.path(""), body, "Content-Type", "application/json")
+		if a.status != status || !strings.Contains(string(a.body), says) {
+			t.Errorf("%s: %d %s, want %d naming %q", body, a.status, a.body, status, says)
+		}
+	}
+	patch(`{"update":{"shortName":"gate","description":"over it","streams":{"main":{"retainDays":7,"flushIfSec":60,"record":false}}},
+		"precondition":{"shortName":"Küche 1","streams":{"main":{"retainDays":0,"record":true,"username":"admin"}}}}`, 204, "")
+	var one cameraJSON
+	check := func() {
+		t.Helper()
+		r.json(r.path("?cameraConfigs=true"), &one)
+		if m := one.Streams["main"]; one.ShortName != "gate" || one.Description != "over it" || m.RetainDays != 7 || m.RetainBytes != 1<<30 || m.Record ||
+			m.Config.FlushIfSec != 60 || m.Config.URL != "rtsp://192.0.2.7/main" || m.Config.Username != "admin" || len(one.Streams) != 2 {
+			t.Errorf("the camera is %+v", one)
+		}
+	}
+	check()
+	if c := r.store.Export().Cameras[0].Streams["main"]; c.Password != "geheim" {
+		t.Errorf("the password is %q", c.Password)
+	}
+	patch(`{"update":{"shortName":"x"},"precondition":{"shortName":"Küche 1"}}`, 412, "meanwhile")
+	patch(`{"update":{"streams":{"main":{"url":"rtsp://192.0.2.66/main"}}}}`, 400, "streams.main.password: is to be given again")
+	patch(`{"update":{"streams":{"main":{"retainBytes":-1}}}}`, 400, "streams.main.retainBytes")
+	patch(`{"update":{"streams":{"main":{"retain":1}}}}`, 400, "update.streams.main.retain: is not a field")
+	patch(`{"update":{"streams":{"main":{"record":"yes"}}}}`, 400, "update.streams.main.record")
+	patch(`{"update":[]}`, 400, "update")
+	patch(`{"precondition":{"x":1}}`, 400, "precondition.x")
+	patch(`{"csrf":"x","update":{"shortName":"y"}}`, 400, "csrf")
+	patch(`{"change":{}}`, 400, "change")
+	patch(`{}`, 204, "")
+	check()
+	if strings.Contains(r.log.String(), "geheim") {
+		t.Errorf("the log has the password: %s", r.log)
+	}
+
+	if a := r.ask("DELETE", r.path("sub/"), ""); a.status != 204 {
+		t.Errorf("DELETE: %d %s", a.status, a.body)
+	}
+	if a := r.ask("DELETE", r.path("sub/"), ""); a.status != 404 {
+		t.Errorf("second DELETE: %d %s", a.status, a.body)
+	}
+	if a := r.ask("DELETE", r.path("main/"), ""); a.status != 400 || !strings.Contains(string(a.body), "delete the camera") {
+		t.Errorf("DELETE of the last stream: %d %s", a.status, a.body)
 	}
 }
 
@@ -545,7 +609,8 @@ func TestWrongListingsAreRefused(t *testing.T) {
 		"main/gaps?split90k=1":                             400,
 		"main/gaps?startTime90k=2&endTime90k=1":            400,
 		"ext/gaps":                                         404,
-		"/recordings":                                      404,
+		"third/recordings":                                 404,
+		"/recordings":                                      405, // as of a stream that can be deleted
 	} {
 		if a := r.get(r.path("") + path); a.status != want {
 			t.Errorf("GET %s: %d %s, want %d", path, a.status, a.body, want)
@@ -633,6 +698,62 @@ func TestMachineIsShown(t *testing.T) {
 	}
 	if a := r.get("/api/"); strings.Contains(string(a.body), "machine") {
 		t.Errorf("a recorder without an appliance speaks of a machine: %s", a.body)
+	}
+}
+
+// Rows of all lists have a bound together, and those of one by itself; a short list
+// is answered whatever the others are.
+func TestListsAreBounded(t *testing.T) {
+	r := newRecorder(t, "view")
+	cam := r.camera("main")
+	cam.send(25 * 60 * 4)
+	defer cam.run.End("test over")
+	s := &server{Config: Config{Store: r.store, Now: time.Now}, log: slog.New(slog.DiscardHandler), lists: share{most: rowsAtOnce, always: 2}}
+	c, _ := r.store.Camera(r.uuid)
+	ask := func(query string) (int, string) {
+		t.Helper()
+		req := httptest.NewRequest("GET", r.path("main/recordings%s", query), nil)
+		req.SetPathValue("stream", "main")
+		req = req.WithContext(context.WithValue(t.Context(), cameraKey{}, c))
+		w := httptest.NewRecorder()
+		if err := s.recordings(w, req); err != nil {
+			return s.refusal(req, err)
+		}
+		return w.Code, w.Body.String()
+	}
+	done, ok := s.lists.take(3)
+	if !ok {
+		t.Fatal("no room at the beginning")
+	}
+	if status, text := ask("?split90k=1"); status != 503 || !strings.Contains(text, "rows are listed") {
+		t.Errorf("a long list: %d %s", status, text)
+	}
+	if status, _ := ask(""); status != 200 {
+		t.Errorf("a short list: %d", status)
+	}
+	done()
+	for range 3 { // what was listed is counted no more
+		status, text := ask("?split90k=1")
+		var list recordingsJSON
+		if err := json.Unmarshal([]byte(text), &list); status != 200 || err != nil || len(list.Recordings) < 4 || len(list.VideoEntries) != 1 || s.lists.held != 0 {
+			t.Errorf("%d %s, %v; %d are held", status, text, err, s.lists.held)
+		}
+	}
+
+	l := list{share: &share{most: mostListed, always: alwaysRows}}
+	for n := range mostRows {
+		if err := l.grow(n); err != nil {
+			t.Fatalf("row %d: %v", n, err)
+		}
+	}
+	if err, ok := errors.AsType[*httpError](l.grow(mostRows)); !ok || err.status != 400 {
+		t.Errorf("one more: %v", err)
+	}
+	if l.share.held < mostRows-alwaysRows-rowsAtOnce || l.share.held > mostRows+rowsAtOnce {
+		t.Errorf("%d are held", l.share.held)
+	}
+	if l.end(); l.share.held != 0 {
+		t.Errorf("%d are held in the end", l.share.held)
 	}
 }
 

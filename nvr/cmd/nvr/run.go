@@ -39,6 +39,7 @@ type options struct {
 	zone      string
 	hosts     []string       // names it goes by
 	proxies   []netip.Prefix // that it believes
+	dirs      []string       // below which sample directories may be, beside the data directory
 
 	// ready is called when the recorder listens; prepare before that, when
 	// the store is open.
@@ -85,6 +86,15 @@ func (o *options) flags(fs *flag.FlagSet) {
 				p = netip.PrefixFrom(a, a.BitLen())
 			}
 			o.proxies = append(o.proxies, p)
+		}
+		return nil
+	})
+	fs.Func("sample-dirs", "`directories` below which sample directories may be added over the network, beside the data directory; commas between", func(v string) error {
+		for dir := range strings.SplitSeq(v, ",") {
+			if dir = strings.TrimSpace(dir); !filepath.IsAbs(dir) {
+				return fmt.Errorf("%q is not an absolute path", dir)
+			}
+			o.dirs = append(o.dirs, dir)
 		}
 		return nil
 	})
@@ -186,7 +196,9 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	notify := notifier(log)
 	opening, opened := context.WithCancel(ctx)
 	defer opened()
-	s, err := store.Open(ctx, store.Config{Dir: o.data, Log: log, TimeZone: zone, ClockNotBefore: clockNotBefore, Progress: starting(opening, notify)})
+	s, err := store.Open(ctx, store.Config{
+		Dir: o.data, DirRoots: append([]string{o.data}, o.dirs...), Log: log, TimeZone: zone, ClockNotBefore: clockNotBefore, Progress: starting(opening, notify),
+	})
 	opened()
 	if err != nil && ctx.Err() != nil && !errors.Is(err, store.ErrPoisoned) {
 		log.Info("stopped while it started", "cause", err)
@@ -212,6 +224,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	recorder := &record.Recorder{Store: s, Log: log}
 	var work sync.WaitGroup
 	var shown *certificate.Keeper
 	var ofTLS *web.TLS
@@ -225,15 +238,15 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		ofTLS = &web.TLS{CA: shown.CA, Fault: shown.Fault, Own: shown.Own(), Port: port, Redirect: o.redirect}
 	}
 	handler := web.New(web.Config{
-		Store: s, Log: log, Access: users, Anonymous: o.anonymous, Hosts: o.hosts, Proxies: o.proxies,
-		TLS: ofTLS, UI: webui.Handler(), Version: version(), Machine: box,
+		Store: s, Log: log, Access: users, Hosts: o.hosts, Proxies: o.proxies,
+		TLS: ofTLS, TryStream: recorder.Try, UI: webui.Handler(), Version: version(), Machine: box,
 	})
 	server := web.Server(ctx, handler, log)
 	serve := []func(net.Listener) error{server.Serve, func(l net.Listener) error { return server.ServeTLS(l, "", "") }}
 	if shown != nil {
 		server.TLSConfig = shown.TLS()
 	}
-	for i, l := range web.Limit(listeners...) {
+	for i, l := range web.Limit(listeners, o.proxies...) {
 		work.Go(func() {
 			if err := serve[i](l); !errors.Is(err, http.ErrServerClosed) {
 				fail(err)
@@ -241,7 +254,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 		})
 	}
 	work.Go(func() {
-		(&record.Recorder{Store: s, Log: log}).Serve(ctx, "recorder stopped")
+		recorder.Serve(ctx, "recorder stopped")
 	})
 	if interval := watchdogInterval(log); interval > 0 {
 		work.Go(func() { watchdog(ctx, interval, s.Healthy, notify, log) })

@@ -3,10 +3,13 @@ package sampledir
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -126,6 +129,11 @@ func (d *Disk) WriteMeta(m Meta) error {
 // Foreign returns the first few names in the directory that are not a new
 // file system's own: a directory to be taken must have none.
 func (d *Disk) Foreign() ([]string, error) {
+	return d.names(func(name string) bool { return name != "lost+found" && name != metaName })
+}
+
+// names returns the first few names in the directory that count.
+func (d *Disk) names(counts func(string) bool) ([]string, error) {
 	f, err := d.root.Open(".")
 	if err != nil {
 		return nil, fmt.Errorf("list sample directory %s: %w", d.path, bare(err))
@@ -135,7 +143,7 @@ func (d *Disk) Foreign() ([]string, error) {
 	for len(out) < 3 {
 		names, err := f.Readdirnames(8)
 		for _, n := range names {
-			if n != "lost+found" && n != metaName && len(out) < 3 {
+			if counts(n) && len(out) < 3 {
 				out = append(out, n)
 			}
 		}
@@ -147,6 +155,30 @@ func (d *Disk) Foreign() ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// Retire makes a directory that holds no sample file one that anybody may take:
+// copies of the database go, and then what says whose it was, durably. It fails
+// when there is something else.
+func (d *Disk) Retire() error {
+	names, err := d.names(func(name string) bool { return !ours(name) })
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("sample directory %s holds %s", d.path, strings.Join(names, ", "))
+	}
+	for _, name := range append(slices.Clone(backupNames), BackupTemp, metaName) {
+		if name == metaName { // a copy without it would be of nobody
+			if err := d.Sync(); err != nil {
+				return err
+			}
+		}
+		if err := d.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove %s/%s: %w", d.path, name, bare(err))
+		}
+	}
+	return d.Sync()
 }
 
 func encodeMeta(m Meta, seq uint64) ([]byte, error) {

@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast/nvr/db"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// Sample directories come and go beside the recording.
+
+// InUseError: a sample directory cannot go, because of what is said here.
+type InUseError struct{ Path, Why string }
+
+func (e *InUseError) Error() string { return "sample directory " + e.Path + ": " + e.Why }
+
+// dirPatience is how long is waited for a disk before a directory goes.
+const dirPatience = 10 * time.Second
+
+// AddDir takes a directory into use, and makes it where only its last element is
+// missing. Streams name it by its path. It returns its id; a *ConfigError when it
+// cannot be taken.
+func (s *Store) AddDir(ctx context.Context, path string) (id int32, err error) {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	if !filepath.IsAbs(path) {
+		return 0, &ConfigError{"path", fmt.Sprintf("is %q: it must be an absolute path", path)}
+	}
+	path = filepath.Clean(path)
+	if s.dirAt(path) != nil {
+		return 0, &ConfigError{"path", path + " is a sample directory already"}
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	made, err := s.makeNew(path)
+	if err == nil {
+		err = s.checkDir(path)
+	}
+	if err == nil {
+		err = s.takeDirs(context.WithoutCancel(ctx), []db.Dir{{Path: path}})
+	} else {
+		err = &ConfigError{"path", err.Error()}
+	}
+	if d := s.dirAt(path); d != nil && !errors.Is(err, ErrPoisoned) {
+		return d.id, nil // one that cannot be used after all shows that, and can be deleted
+	}
+	if made {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return 0, err
+}
+
+// makeNew makes a directory where it may be and is missing. Its parent has to be
+// there: what is mounted there may be away.
+func (s *Store) makeNew(path string) (made bool, err error) {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return false, nil // checkDir says what it is
+	}
+	if err := s.allowed(path); err != nil {
+		return false, err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return false, err
+	}
+	return true, makeDir(path)
+}
+
+// allowed is an error when sample directories must not be at a path, wherever
+// links on the way to it lead.
+func (s *Store) allowed(path string) error {
+	if s.cfg.DirRoots == nil {
+		return nil
+	}
+	real, err := filepath.EvalSymlinks(path)
+	for at := path; errors.Is(err, fs.ErrNotExist) && at != "/"; {
+		at = filepath.Dir(at)
+		real, err = filepath.EvalSymlinks(at)
+	}
+	if err != nil {
+		return err
+	}
+	for _, root := range s.cfg.DirRoots {
+		if root, err = filepath.Abs(root); err == nil {
+			root, err = filepath.EvalSymlinks(root)
+		}
+		if err != nil {
+			continue // what is mounted there is away
+		}
+		if rel, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(rel) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is not below %s, where sample directories may be", path, strings.Join(s.cfg.DirRoots, " or "))
+}
+
+// checkDir makes sure that a directory can be taken into use. One that was ours,
+// and of which nothing is left but that it was, is made one that is nobody's.
+func (s *Store) checkDir(path string) error {
+	if err := s.allowed(path); err != nil {
+		return err
+	}
+	dir, err := s.cfg.openDir(path)
+	if fi, serr := os.Stat(path); err != nil && (serr != nil || !fi.IsDir()) {
+		return fmt.Errorf("%s is not a directory", path)
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if m, err := dir.ReadMeta(); err == nil {
+		s.mu.RLock()
+		i := slices.IndexFunc(s.dirs, func(d *directory) bool { return d.uuid == m.DirUUID })
+		s.mu.RUnlock()
+		disk, ok := dir.(*sampledir.Disk)
+		switch {
+		case m.DatabaseUUID != s.db.UUID() || !ok:
+			return fmt.Errorf("%s belongs to an installation already (database %s)", path, m.DatabaseUUID)
+		case i >= 0:
+			return fmt.Errorf("%s is a sample directory already, by the name %s", path, s.dirs[i].path)
+		}
+		if err := disk.Retire(); err != nil {
+			return fmt.Errorf("%w, of a time that the database does not know: nvr rebuild takes it in", err)
+		}
+	}
+	names, err := dir.Foreign()
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%s is not empty: it holds %s; give the recorder an empty directory", path, strings.Join(names, ", "))
+	}
+	return nil
+}
+
+// takeDirs takes directories that were checked into use. The caller holds
+// flushing.
+func (s *Store) takeDirs(ctx context.Context, rows []db.Dir) error {
+	change := db.Change{Dirs: rows}
+	if err := s.db.ApplyConfig(ctx, &change); err != nil {
+		return s.verdict(err)
+	}
+	dirs, err := s.openDirs(ctx, change.Dirs)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		s.start(d)
+	}
+	for _, d := range dirs {
+		if err := d.fault(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteDir takes a directory out of use. An *InUseError says why it cannot go;
+// ErrNotFound. Of one that can be reached, nothing is left but an empty directory;
+// of one that is away, the files are left as they are.
+func (s *Store) DeleteDir(ctx context.Context, id int32) error {
+	d, err := s.forget(ctx, id)
+	if err != nil {
+		return err
+	}
+	d.stop()
+	t := time.NewTimer(dirPatience)
+	defer t.Stop()
+	select {
+	case <-d.ended:
+	case <-t.C:
+		s.log.Warn("sample directory is deleted, and its disk does not answer", "dir", d.path)
+		return nil
+	}
+	dir, err := d.disk()
+	if err != nil {
+		return nil // it is away
+	}
+	d.mu.Lock()
+	d.unavailable = fmt.Errorf("sample directory %s: %w", d.path, ErrNotFound)
+	d.mu.Unlock()
+	if disk, ok := dir.(*sampledir.Disk); ok {
+		if err := disk.Retire(); err != nil {
+			s.log.Warn("sample directory is deleted, and still says that it is ours", "dir", d.path, "err", err)
+		}
+	}
+	return dir.Close()
+}
+
+// forget takes the rows of a directory out of the database when nothing is in it.
+func (s *Store) forget(ctx context.Context, id int32) (*directory, error) {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	s.mu.RLock()
+	d := s.directory(id)
+	s.mu.RUnlock()
+	if d == nil {
+		return nil, fmt.Errorf("sample directory %d: %w", id, ErrNotFound)
+	}
+	var by []string
+	for _, st := range s.streamsIn(d) {
+		by = append(by, st.name.String()+" "+st.typ)
+	}
+	switch {
+	case d.path == s.resolve(defaultDir):
+		return nil, &InUseError{d.path, "it is the recorder's own"}
+	case len(by) > 0:
+		return nil, &InUseError{d.path, "it has the recordings of " + strings.Join(by, ", ") + ": delete these streams first"}
+	}
+	if d.fault() == nil {
+		if err := s.empty(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// From here on it is brought to its end.
+	if err := s.db.ApplyConfig(context.WithoutCancel(ctx), &db.Change{DeleteDirs: []int32{id}}); err != nil {
+		return nil, s.verdict(err)
+	}
+	s.mu.Lock()
+	s.dirs = slices.DeleteFunc(slices.Clone(s.dirs), func(o *directory) bool { return o == d })
+	s.notices.tell(Notice{Change: DirDeleted, Dir: d.info()})
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	s.noteDirs()
+	return d, nil
+}
+
+// empty has what is garbage in a directory unlinked, and its rows go. The caller
+// holds flushing.
+func (s *Store) empty(ctx context.Context, d *directory) error {
+	step, cancel := context.WithTimeout(ctx, dirPatience)
+	defer cancel()
+	err := d.stepNow(step)
+	if err == nil {
+		err = s.flushLocked(context.WithoutCancel(ctx), "sample directory goes")
+	}
+	d.mu.Lock()
+	n := len(d.held)
+	d.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case n > 0 && err != nil && !errors.Is(err, context.DeadlineExceeded):
+		return err
+	case n > 0:
+		return &InUseError{d.path, fmt.Sprintf("%d files of deleted recordings are still to be unlinked: try again in a minute", n)}
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+package store
+
+import (
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"holdfast/nvr/media"
+	"holdfast/nvr/store/internal/sampledir"
+)
+
+// A directory comes and goes while others are recorded to, and can come again.
+func TestDirectoryComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		b := newBench(t, func(cfg *Config) { cfg.DirRoots = []string{root} })
+		f := newFeed(b.camera("front", plenty, 30).Begin(nil))
+		path := filepath.Join(root, "second")
+		for range 2 {
+			id, err := b.s.AddDir(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.play(t, 2*time.Second)
+			if err := b.s.backup(t.Context(), mustDisk(t, b.s, id)); err != nil {
+				t.Fatal(err)
+			}
+			uuid, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
+				"main": {URL: "rtsp://10.0.0.2/", Record: true, SampleFileDir: path},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := newFeed(b.again("back").Begin(nil))
+			g.play(t, 3*time.Second)
+			used, ok := errors.AsType[*InUseError](b.s.DeleteDir(t.Context(), id))
+			if !ok || !strings.Contains(used.Why, "back main") {
+				t.Errorf("with a stream: %v", used)
+			}
+			if err := b.s.DeleteCamera(t.Context(), uuid); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.s.DeleteDir(t.Context(), id); err != nil {
+				t.Fatalf("without: %v", err)
+			}
+			if names, err := os.ReadDir(path); err != nil || len(names) != 0 {
+				t.Errorf("left are %v, %v", names, err)
+			}
+			if err := b.s.DeleteDir(t.Context(), id); !errors.Is(err, ErrNotFound) {
+				t.Errorf("again: %v", err)
+			}
+			f.play(t, 2*time.Second)
+		}
+		if _, ok := errors.AsType[*InUseError](b.s.DeleteDir(t.Context(), b.s.Dirs()[0].ID)); !ok {
+			t.Error("the recorder's own directory goes")
+		}
+		f.run.End("test")
+		b.stop()
+		b.start()
+		if n := len(b.s.Dirs()); n != 1 {
+			t.Errorf("%d directories after a restart", n)
+		}
+		if got := everyPicture(t, b.again("front"), 0); got != f.n {
+			t.Errorf("%d pictures, want %d", got, f.n)
+		}
+	})
+}
+
+// What cannot be a sample directory is refused, and left as it is.
+func TestDirectoryIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root, outside := t.TempDir(), t.TempDir()
+		other := newBench(t, nil)
+		b := newBench(t, func(cfg *Config) { cfg.DirRoots = []string{root} })
+		if err := os.WriteFile(filepath.Join(root, "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		full := filepath.Join(root, "full")
+		if err := errors.Join(os.Mkdir(full, 0o700), os.WriteFile(filepath.Join(full, "letters.txt"), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Symlink(outside, filepath.Join(root, "link")), os.Rename(filepath.Join(other.dir, "sample"), filepath.Join(root, "foreign")),
+			os.Symlink(filepath.Join(root, "foreign"), filepath.Join(other.dir, "sample"))); err != nil {
+			t.Fatal(err)
+		}
+		good := filepath.Join(root, "good")
+		if _, err := b.s.AddDir(t.Context(), good); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(good, filepath.Join(root, "alias")); err != nil {
+			t.Fatal(err)
+		}
+		for path, says := range map[string]string{
+			"relative":                     "absolute",
+			filepath.Join(root, "file"):    "is not a directory",
+			full:                           "letters.txt",
+			filepath.Join(root, "foreign"): "another|belongs to an installation",
+			filepath.Join(root, "a", "b"):  "no such file",
+			filepath.Join(root, "..", "x"): "is not below",
+			outside:                        "is not below",
+			filepath.Join(root, "link"):    "is not below",
+			filepath.Join(root, "link/x"):  "is not below",
+			"/etc":                         "is not below",
+			good:                           "already",
+			filepath.Join(root, "alias"):   "by the name " + good,
+		} {
+			id, err := b.s.AddDir(t.Context(), path)
+			e, ok := errors.AsType[*ConfigError](err)
+			if !ok || e.Field != "path" || id != 0 || !strings.Contains(e.Problem, says[strings.LastIndex(says, "|")+1:]) {
+				t.Errorf("%s: %d, %v, want %q", path, id, err, says)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(outside, "x")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("made in a place that is not allowed: %v", err)
+		}
+		if n := len(b.s.Dirs()); n != 2 {
+			t.Errorf("%d directories", n)
+		}
+		// The same holds for what a camera names.
+		_, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "x", Streams: map[string]StreamConfig{"main": {URL: "rtsp://x/", SampleFileDir: outside}}})
+		if e, ok := errors.AsType[*ConfigError](err); !ok || e.Field != "streams.main.sampleFileDir" {
+			t.Errorf("of a camera: %v", err)
+		}
+	})
+}
+
+// One that was deleted in a crash's time is ours, and empty: it is taken again.
+func TestDirectoryThatWasOursIsAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		path := t.TempDir()
+		id, err := b.s.AddDir(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.s.forget(t.Context(), id); err != nil { // and the power fails
+			t.Fatal(err)
+		}
+		b.stop()
+		b.start()
+		if len(b.s.Dirs()) != 1 {
+			t.Fatal("it is there")
+		}
+		if _, err := b.s.AddDir(t.Context(), path); err != nil {
+			t.Error(err)
+		}
+		if d := b.s.Dirs(); len(d) != 2 || d[1].Error != "" {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
+// A directory whose disk is gone for good can go, too.
+func TestDirectoryThatIsAwayGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		path := filepath.Join(t.TempDir(), "disk")
+		id, err := b.s.AddDir(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
+			"main": {URL: "rtsp://10.0.0.2/", Record: true, SampleFileDir: path}}}); err != nil {
+			t.Fatal(err)
+		}
+		f := newFeed(b.again("back").Begin(nil))
+		f.play(t, 3*time.Second)
+		f.run.End("test")
+		b.stop()
+		if err := os.Rename(path, path+"-away"); err != nil {
+			t.Fatal(err)
+		}
+		b.start()
+		if err := b.s.DeleteCamera(t.Context(), b.s.named("back").UUID); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.s.DeleteDir(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		b.stop()
+		b.start()
+		if n := len(b.s.Dirs()); n != 1 {
+			t.Errorf("%d directories", n)
+		}
+	})
+}
+
+// Fair is the same number of days; limits are shorter.
+func TestForecastIsWhatRetentionWillDo(t *testing.T) {
+	const gb = 1e9
+	for name, c := range map[string]struct {
+		use  diskUse
+		want []float64
+	}{
+		"one":                  {diskUse{true, 100 * gb, []taker{{10 * gb, 0, 0}}}, []float64{10}},
+		"as far as each other": {diskUse{true, 100 * gb, []taker{{10 * gb, 0, 0}, {40 * gb, 0, 0}}}, []float64{2, 2}},
+		"one limited":          {diskUse{true, 100 * gb, []taker{{10 * gb, 0, 0}, {40 * gb, 20 * gb, 0}}}, []float64{8, 0.5}},
+		"limit is no promise":  {diskUse{true, 100 * gb, []taker{{10 * gb, 0, 0}, {40 * gb, 900 * gb, 0}}}, []float64{2, 2}},
+		"days":                 {diskUse{true, 100 * gb, []taker{{10 * gb, 0, 3}, {10 * gb, 0, 0}}}, []float64{3, 7}},
+		"all limited":          {diskUse{true, 900 * gb, []taker{{10 * gb, 50 * gb, 30}, {10 * gb, 0, 14}}}, []float64{5, 14}},
+		"one is off":           {diskUse{true, 100 * gb, []taker{{10 * gb, 0, 0}, {0, 0, 0}}}, []float64{10, -1}},
+		"not measured":         {diskUse{true, 100 * gb, []taker{{10 * gb, 0, 0}, {-1, 0, 0}}}, []float64{-1, -1}},
+		"disk not known":       {diskUse{false, 0, []taker{{10 * gb, 0, 0}}}, []float64{-1}},
+		"full":                 {diskUse{true, -gb, []taker{{10 * gb, 0, 0}}}, []float64{0}},
+		"for ever":             {diskUse{true, 1e17, []taker{{1000, 0, 0}}}, []float64{-1}},
+	} {
+		reach := c.use.reach()
+		for i := range c.use.streams {
+			if got := c.use.streams[i].forecast(reach); math.Abs(got-c.want[i]) > 1e-6 {
+				t.Errorf("%s: stream %d keeps %v days, want %v", name, i, got, c.want[i])
+			}
+		}
+	}
+}
+
+// Reports measure what was recorded.
+func TestDirReportsMeasure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		st := b.camera("front", 1<<30, 30)
+		report := func() DirReport {
+			t.Helper()
+			all, err := b.s.DirReports(t.Context())
+			if err != nil || len(all) != 1 || len(all[0].Streams) != 1 {
+				t.Fatal(all, err)
+			}
+			return all[0]
+		}
+		if r := report(); r.PerDay != -1 || r.Days != -1 || r.WatermarkAge != -1 || r.Total == 0 || r.Floor != floorOf(r.Total) || !r.InUse {
+			t.Errorf("before anything is recorded: %+v", r)
+		}
+		f := newFeed(st.Begin(nil))
+		st.SetState(Recording, "", nil)
+		f.gop, f.step, f.size = 1, 90000, 10_000
+		f.play(t, 30*time.Minute)
+		r := report()
+		in := st.Info()
+		perDay := float64(in.Bytes) / float64(30*media.Minute) * float64(day)
+		if math.Abs(float64(r.PerDay)-perDay) > perDay/100 || r.Streams[0].PerDay != r.PerDay {
+			t.Errorf("%d bytes a day, want about %.0f", r.PerDay, perDay)
+		}
+		if most := float64(1<<30) / perDay; r.Days > most*1.01 || r.Days <= 0 {
+			t.Errorf("%v days, want %v at most", r.Days, most)
+		}
+		if r.Bytes != in.FSBytes || r.WatermarkAge < 0 || r.WatermarkAge > 5*time.Second {
+			t.Errorf("%d bytes, want %d; the watermark is %v old", r.Bytes, in.FSBytes, r.WatermarkAge)
+		}
+		f.run.End("test")
+	})
+}
+
+func mustDisk(t *testing.T, s *Store, id int32) *sampledir.Disk {
+	t.Helper()
+	disk, err := s.directory(id).disk()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk.(*sampledir.Disk)
+}
