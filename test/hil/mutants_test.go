@@ -129,6 +129,10 @@ func (s *Store) LabDeadlock() {
 	old:  "\tnotices := m.open()\n",
 	new:  "\tnotices := m.open()\n\tm.labMedia()\n\tgo m.labHook()\n",
 }, {
+	file: "appliance/init/boot.go",
+	old:  "\t\tm.mounted, m.permFault = true, \"\"\n",
+	new:  "\t\tm.mounted, m.permFault = true, \"\"\n\t\tm.labMedia()\n",
+}, {
 	file: "appliance/init/lab_hook.go",
 	new: `package main
 
