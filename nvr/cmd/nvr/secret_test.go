@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"net"
@@ -85,18 +87,28 @@ func TestPasswordsOfCamerasAreNowhere(t *testing.T) {
 		}
 		ask := func(method, path, body string) []byte {
 			t.Helper()
-			r, err := http.NewRequest(method, address+path, strings.NewReader(body))
+			// Live video and events come without end: a second of them is looked at.
+			ctx, endless := t.Context(), method == "GET" && (strings.HasSuffix(path, "live.m4s") || path == "/api/events")
+			if endless {
+				var stop context.CancelFunc
+				ctx, stop = context.WithTimeout(ctx, time.Second)
+				defer stop()
+			}
+			r, err := http.NewRequestWithContext(ctx, method, address+path, strings.NewReader(body))
 			if err != nil {
 				t.Fatal(err)
 			}
 			r.Header.Set("Content-Type", "application/json")
 			resp, err := http.DefaultClient.Do(r)
+			if err != nil && endless && errors.Is(err, context.DeadlineExceeded) {
+				return nil // a camera that never sent anything: not even a header
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer resp.Body.Close()
 			got, err := io.ReadAll(resp.Body)
-			if err != nil {
+			if err != nil && !(endless && errors.Is(err, context.DeadlineExceeded)) {
 				t.Fatal(err)
 			}
 			clean(method+" "+path, got)
@@ -106,7 +118,7 @@ func TestPasswordsOfCamerasAreNowhere(t *testing.T) {
 		if err := json.Unmarshal(ask("GET", "/api/?cameraConfigs=true", ""), &top); err != nil || len(top.Cameras) != len(set.Cameras) {
 			t.Fatalf("%d cameras, %v", len(top.Cameras), err)
 		}
-		for _, path := range []string{"/", "/api/", "/api/users/", "/api/request", "/healthz", "/metrics"} {
+		for _, path := range []string{"/", "/api/", "/api/users/", "/api/request", "/api/events", "/api/dirs/", "/api/signals", "/healthz", "/metrics"} {
 			ask("GET", path, "")
 		}
 		for _, c := range top.Cameras {
@@ -128,6 +140,14 @@ func TestPasswordsOfCamerasAreNowhere(t *testing.T) {
 			`{"shortName":"x","streams":{"main":{"url":"rtsp://h/x","password":"` + secret + `"`,
 		} {
 			ask("POST", "/api/cameras/", body)
+		}
+		for _, body := range []string{
+			`{"url":"rtsp://a:` + secret + `@127.0.0.1:1/x"}`,
+			`{"url":"rtsp://a:` + secret + `@h:port/x"}`,
+			`{"url":"rtsp://127.0.0.1:1/x","username":"b","password":"` + secret + `"}`,
+			`{"url":"rtsp://127.0.0.1:1/x","password":["` + secret + `"]}`,
+		} {
+			ask("POST", "/api/test-stream", body)
 		}
 		p.terminate()
 		clean("log", []byte(p.logged()))
