@@ -506,6 +506,7 @@ func (g *guarded) watch(who, camera, query string, meanwhile func()) (first, las
 		g.Fatal(err)
 	}
 	defer c.CloseNow()
+	c.SetReadLimit(1 << 30)
 	for {
 		typ, b, err := c.Read(ctx)
 		if err != nil {
@@ -527,14 +528,20 @@ func (g *guarded) watch(who, camera, query string, meanwhile func()) (first, las
 	}
 }
 
-// record has both cameras send pictures.
+// record has both cameras send pictures of a hundred bytes.
 func (g *guarded) record() {
+	g.Helper()
+	g.recordPictures(50, 100)
+}
+
+// recordPictures has both cameras send so many pictures of so many bytes.
+func (g *guarded) recordPictures(n, size int) {
 	g.Helper()
 	for _, uuid := range g.uuids {
 		c, _ := g.store.Camera(uuid)
 		run := c.Stream("main").Begin(nil)
 		g.Cleanup(func() { run.End("test over") })
-		if err := (&feed{run: run, size: 100, entry: videoEntry(640, 360), began: time.Now()}).fill(50); err != nil {
+		if err := (&feed{run: run, size: size, entry: videoEntry(640, 360), began: time.Now()}).fill(n); err != nil {
 			g.Fatal(err)
 		}
 	}
@@ -634,6 +641,22 @@ func TestLiveVideoAsksWhoMay(t *testing.T) {
 		if first != "picture" || !strings.Contains(last, "the session has ended") {
 			t.Errorf("%+v: first %.50s, last %.50s", end, first, last)
 		}
+	}
+}
+
+// A session that ends while a picture is on its way: the picture is sent, and then why
+// there are no more.
+func TestSlowViewerLearnsThatTheSessionEnded(t *testing.T) {
+	g := newGuarded(t, nil)
+	g.recordPictures(3, 5<<20) // more than the connection holds, and less than the longest group of pictures
+	first, last := g.watch("A", "A", "", func() {
+		if a := g.send("admin", "DELETE", fmt.Sprintf("/api/users/%d/sessions", g.ids["A"]), ""); a.status != 204 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		time.Sleep(100 * time.Millisecond) // nothing is to be seen of a message that waits
+	})
+	if first != "picture" || !strings.Contains(last, "the session has ended") {
+		t.Errorf("first %.50s, last %.80s", first, last)
 	}
 }
 

@@ -51,7 +51,7 @@ func (s *server) live(w http.ResponseWriter, r *http.Request) error {
 	following, end := whileSignedIn(ctx, r)
 	defer end()
 	if err == nil {
-		err = s.follow(following, c, r)
+		err = s.follow(ctx, following, c, r)
 	}
 	if context.Cause(following) == errSignedOut {
 		err = errSignedOut
@@ -129,8 +129,11 @@ func (s *server) liveStream(r *http.Request) (*store.Stream, error) {
 	return streamOfCamera(r, cam)
 }
 
-// follow sends live video until something ends it.
-func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request) error {
+// follow sends live video until something ends it. ctx is that of the connection;
+// following ends with the session, too, and what is being sent then still is:
+// a message that is given up takes the connection with it, and nobody would
+// learn why.
+func (s *server) follow(ctx, following context.Context, c *websocket.Conn, r *http.Request) error {
 	st, err := s.liveStream(r)
 	if err != nil {
 		return err
@@ -139,7 +142,7 @@ func (s *server) follow(ctx context.Context, c *websocket.Conn, r *http.Request)
 	f := st.Follow()
 	defer f.Close()
 	for {
-		l, err := next(ctx, c, f, still)
+		l, err := next(following, c, f, still)
 		if errors.Is(err, store.ErrRemoved) {
 			return errDeleted
 		}
