@@ -162,7 +162,7 @@ test("an administrator adds a viewer, changes its rights, ends its session, disa
   await dialog.getByLabel("New password").fill("another password");
   await dialog.getByLabel("do everything").check();
   await dialog.getByRole("button", { name: "Save" }).click();
-  await card(page, "ben").getByText("Administrator").waitFor();
+  await card(page, "ben").getByText("Administrator: may everything").waitFor();
   await signIn(ben.page, "ben", "another password");
   await ben.page.getByRole("link", { name: "Users" }).waitFor();
 
