@@ -271,6 +271,12 @@ var mutants = []mutant{{
 	new:    "error(nil)",
 	test:   "TestProcessKilledInDoubtIsNotBelieved",
 }, {
+	breaks: "media of a rebuilt stream stands where its files say",
+	file:   "nvr/store/rebuild.go",
+	old:    "rec.prevMedia = max(rec.prevMedia, st.row.CumMedia)",
+	new:    "rec.prevMedia = max(rec.prevMedia, 0)",
+	test:   "TestRebuiltMediaStandsOneBehindTheOther",
+}, {
 	breaks: "a rebuild believes what is in doubt",
 	file:   "nvr/store/rebuild.go",
 	old:    "if ends.of(doubtEnds) > 0 {",

@@ -663,6 +663,9 @@ func (r *rebuilder) emit(ctx context.Context, st *rebuiltStream, next *readFile)
 		}
 		r.res.TornBytes += f.torn
 	}
+	// A file may have been begun when less was known to be before it: behind what
+	// was adopted, or was written again.
+	rec.prevMedia = max(rec.prevMedia, st.row.CumMedia)
 	row := rec.row()
 	entries, _ := r.s.entries.unsaved()
 	b := &r.batch

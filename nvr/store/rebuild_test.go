@@ -3,14 +3,19 @@ package store
 import (
 	"bytes"
 	"database/sql"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"holdfast/nvr/store/internal/sampledir"
 )
 
 // rows reads a table of a database file, each row as column → value.
@@ -167,6 +172,32 @@ func TestRebuildBringsBackWhatFilesSay(t *testing.T) {
 			numbers(t, st, r.No)
 		}
 		b.stop()
+		f.clean()
+	})
+}
+
+// A file may have been begun when less media was known to be before it than there is:
+// behind what a start adopted, or what was written again. Its row stands behind
+// that all the same.
+func TestRebuiltMediaStandsOneBehindTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		number := regexp.MustCompile(`"prevMediaDuration90k":[1-9][0-9]*`)
+		for _, id := range []int64{f.ids[1], f.ids[3]} { // of a run, and the first of another
+			init := f.read(f.file(id))[:f.fragment(id, 0)]
+			about, at := bytes.LastIndexByte(init, '{'), number.FindIndex(init)
+			if at == nil {
+				t.Fatalf("%s does not say what media is before it", sampledir.Name(id))
+			}
+			copy(init[at[0]:], fmt.Appendf(nil, `"prevMediaDuration90k":%*d`, at[1]-at[0]-len(`"prevMediaDuration90k":`), 90000))
+			sum := init[about-4 : about]
+			clear(sum)
+			binary.BigEndian.PutUint32(sum, crc32.Checksum(init, crc32.MakeTable(crc32.Castagnoli)))
+			f.write(f.file(id), 0, init)
+		}
+		if res, found, err := f.rebuild(RebuildConfig{}); err != nil || len(found) > 0 || res.Recordings != len(f.ids) {
+			t.Fatalf("%+v, %v, %q", res, err, found)
+		}
 		f.clean()
 	})
 }
