@@ -78,12 +78,6 @@ var mutants = []mutant{{
 	new:    "\t\trecent = append(recent, r)\n",
 	test:   powerCut + "file_that_does_not_sync",
 }, {
-	breaks: "what is to be written again counts as written when memory is full",
-	file:   "nvr/store/ring.go",
-	old:    "if !rec.created && n == 0 {",
-	new:    "if !rec.created {",
-	test:   "TestWhatWasDurableWaitsForItsFile",
-}, {
 	breaks: "a number whose place another file has is tried for ever",
 	file:   "nvr/store/run.go",
 	old:    " && !rec.created && !rec.broken\n",
@@ -100,7 +94,7 @@ var mutants = []mutant{{
 	file:   "nvr/store/ring.go",
 	old:    "n = min(1, len(rec.taken))",
 	new:    "n = 0",
-	test:   "TestOnlyTheOldestGroupsFallOut/a_file_that_takes_nothing",
+	test:   "TestOnlyTheOldestGroupsFallOut/files_that_fail",
 }, {
 	breaks: "a missing database comes back only where the working directory is on its disk",
 	file:   "nvr/store/replace.go",
