@@ -58,6 +58,15 @@ async function recorder(t) {
     rows: [],
     refuseChange: undefined,
     tickets: 0,
+    lists: 0, // of recordings that were asked for
+    follow: false, // whether events come, or the page has to ask
+    followers: new Set(),
+    /** event tells those who follow. */
+    event: (name, data) => it.followers.forEach((res) => res.write(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`)),
+    top: () => ({
+      serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras,
+      permissions: { viewVideo: true, adminCameras: true },
+    }),
     cameras: [{ uuid: "u-1", shortName: "front <b>door</b>", description: "", streams: { main: stream(recording), sub: stream({ ...recording }) } }],
   };
   const server = createServer(async (req, res) => {
@@ -74,13 +83,15 @@ async function recorder(t) {
       it.cameras = it.cameras.filter((c) => pathname !== `/api/cameras/${c.uuid}/`);
       res.writeHead(204).end();
     } else if (pathname === "/api/") {
-      json({
-        serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras,
-        permissions: { viewVideo: true, adminCameras: true },
-      });
+      json(it.top());
+    } else if (pathname === "/api/events" && it.follow) {
+      res.writeHead(200, { "Content-Type": "text/event-stream" }).write(`event: state\ndata: ${JSON.stringify(it.top())}\n\n`);
+      it.followers.add(res);
+      res.on("close", () => it.followers.delete(res));
     } else if (pathname === "/api/events") {
       res.writeHead(204).end(); // no events: the page asks
     } else if (pathname.endsWith("/recordings")) {
+      it.lists++;
       json({ recordings: it.rows, videoSampleEntries: {} });
     } else if (init && entries[init[1]]) {
       res.setHeader("Content-Type", "video/mp4").end(entries[init[1]].init);
@@ -136,8 +147,8 @@ class Camera {
 }
 
 /** open shows the page; join is called with each socket of a live stream. */
-async function open(t, join) {
-  const it = await recorder(t);
+async function open(t, join, change = {}) {
+  const it = Object.assign(await recorder(t), change);
   const context = await launch(t);
   const page = context.pages()[0] ?? (await context.newPage());
   const cameras = [];
@@ -288,6 +299,52 @@ test("nothing is called good while the recorder is away", { timeout: 60_000 }, a
   await page.unroute(/\/api\//);
   await page.locator(".dot.good").first().waitFor({ timeout: 10_000 });
   await page.locator(".mark").waitFor({ timeout: 10_000 });
+});
+
+test("events bring lists up to date, and take away what is deleted", { timeout: 60_000 }, async (t) => {
+  const { page, it, wrong } = await open(t, (c) => c.play(), { follow: true });
+  await page.getByText("Nothing has been recorded yet.").waitFor({ timeout: 10_000 });
+  while (it.followers.size === 0) await page.waitForTimeout(50);
+  await page.waitForTimeout(2500); // what the state had asked for
+  const asked = it.lists;
+  await page.waitForTimeout(6000); // longer than a page without events waits
+  assert.equal(it.lists, asked, "a list was asked for though nothing had changed");
+
+  const now = Date.now() * 90;
+  const row = (startId, from, to) => ({
+    startId, runStartId: 1, openId: 1, startTime90k: now - from * 90000, endTime90k: now - to * 90000, videoSampleEntryId: 1, videoSamples: 1,
+    sampleFileBytes: 1,
+  });
+  const stream = { camera: "u-1", stream: "main" };
+  it.rows = [{ ...row(1, 60, 60), growing: true }];
+  it.event("recordings", { ...stream, recordings: it.rows, videoSampleEntries: {} });
+  await page.locator(".mark").filter({ hasText: "recording now" }).waitFor({ timeout: 10_000 });
+  const length = page.locator(".recordings tbody td.number").first();
+  const first = await length.innerText();
+  await page.waitForFunction((first) => document.querySelector(".recordings tbody td.number").textContent !== first, first, { timeout: 10_000 }); // it grows
+
+  // What retention deletes no event tells, but where the first recording begins now.
+  it.rows = [row(1, 60, 30), row(2, 30, 20)];
+  it.event("recordings", { ...stream, recordings: it.rows, videoSampleEntries: {} });
+  await page.locator(".recordings tbody tr").nth(1).waitFor({ timeout: 10_000 });
+  it.rows = it.rows.slice(1);
+  it.event("stream", { ...it.cameras[0].streams.main, ...stream, recordings: 1, minStartTime90k: now - 30 * 90000, maxEndTime90k: now - 20 * 90000 });
+  await page.locator(".recordings tbody tr").nth(1).waitFor({ state: "detached", timeout: 10_000 });
+
+  // A stream goes with what it showed; its recordings are none of the other's.
+  await page.getByRole("group", { name: "Stream", exact: true }).getByText("sub").click();
+  await page.locator(".recordings").getByRole("button", { name: "Play" }).click();
+  await page.locator(".playback").waitFor({ timeout: 10_000 });
+  const { main } = it.cameras[0].streams;
+  it.cameras = [{ ...it.cameras[0], streams: { main } }];
+  it.event("streamDeleted", { camera: "u-1", stream: "sub", id: 1 });
+  await page.getByRole("group", { name: "Stream of" }).waitFor({ state: "detached", timeout: 10_000 });
+  await page.locator(".playback").waitFor({ state: "detached", timeout: 10_000 });
+  assert.equal(await page.locator(".states li").count(), 1);
+  it.cameras = [];
+  it.event("cameraDeleted", { uuid: "u-1", id: 1 });
+  await page.getByText("No cameras yet.").waitFor({ timeout: 10_000 });
+  assert.deepEqual(wrong.filter((w) => !/view\.mp4/.test(w)), []); // which is not there
 });
 
 test("a camera is deleted by a second click, and a refusal is said", { timeout: 60_000 }, async (t) => {

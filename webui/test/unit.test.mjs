@@ -12,6 +12,7 @@ const bundle = await build({
     contents: `
       export * from "./src/api/client.ts";
       export * from "./src/api/feed.ts";
+      export * from "./src/api/listing.ts";
       export * from "./src/media/frame.ts";
       export * from "./src/media/latency.ts";
       export * from "./src/media/live_timeline.ts";
@@ -159,6 +160,7 @@ test("addresses of the API", () => {
   assert.equal(api.viewUrl("u", "main", row), "http://10.0.0.9:8080/api/cameras/u/main/view.mp4?s=3-5@42");
   assert.equal(api.viewUrl("u", "main", { ...row, endId: undefined }), "http://10.0.0.9:8080/api/cameras/u/main/view.mp4?s=3@42");
   assert.equal(api.viewUrl("u", "sub", { ...row, growing: true }), "http://10.0.0.9:8080/api/cameras/u/sub/view.mp4?s=3-5@42.0-3000");
+  assert.equal(api.downloadUrl("u", "sub", { ...row, growing: true }), "http://10.0.0.9:8080/api/cameras/u/sub/view.mp4?s=3-5@42");
   assert.equal(api.liveUrl("u", "main"), "ws://10.0.0.9:8080/api/cameras/u/main/live.m4s");
   assert.equal(new ui.ApiClient("https://nvr/").liveUrl("u", "main"), "wss://nvr/api/cameras/u/main/live.m4s");
   assert.equal(api.initUrl("7"), "http://10.0.0.9:8080/api/init/7.mp4");
@@ -321,14 +323,28 @@ test("a user is changed with what is given, and the password until now beside it
   ].map((l) => `PATCH ${l}`).concat("DELETE /api/users/2/sessions", "DELETE /api/users/2/sessions/7", 'POST /api/users/2/tokens {"name":"n","scope":["live"]}'));
 });
 
-test("events keep the state", () => {
+/** followed is a feed, what it said, and how an event comes to it. */
+function followed() {
   const source = new EventTarget();
   source.readyState = 1;
   source.close = () => (source.readyState = 2);
-  const said = [];
-  let ends = 0;
-  const feed = new ui.Feed({ url: "http://h/api/events", open: () => source, onState: (s) => said.push(s), onEnd: () => ends++ });
-  const event = (type, data) => source.dispatchEvent(Object.assign(new Event(type), { data: JSON.stringify(data) }));
+  const it = { source, said: [], ends: 0, revisions: undefined };
+  it.feed = new ui.Feed({
+    url: "http://h/api/events",
+    open: () => source,
+    onState: (s, revisions) => {
+      it.said.push(s);
+      it.revisions = revisions;
+    },
+    onEnd: () => it.ends++,
+  });
+  it.event = (type, data) => source.dispatchEvent(Object.assign(new Event(type), { data: JSON.stringify(data) }));
+  return it;
+}
+
+test("events keep the state", () => {
+  const it = followed();
+  const { source, said, feed, event } = it;
   assert.equal(feed.alive, false);
   event("stream", { camera: "u-1", stream: "main", recordings: 1 }); // before the state: nothing to change
   assert.equal(said.length, 0);
@@ -351,5 +367,86 @@ test("events keep the state", () => {
   feed.take({ now90k: 1, cameras: [] }, count);
   assert.equal(said.at(-1).cameras.length, 0);
   event("resync", {});
-  assert.deepEqual([ends, source.readyState], [1, 2]);
+  assert.deepEqual([it.ends, source.readyState], [1, 2]);
+});
+
+test("a stream or a directory that is deleted goes, another in its place stays", () => {
+  const { said, event } = followed();
+  const [main, sub] = [{ id: 1, state: { phase: "off" } }, { id: 2, state: { phase: "off" } }];
+  const dir = (id, state) => ({ id, path: `/disk/${id}`, state });
+  event("state", { now90k: 1, cameras: [{ uuid: "u-1", shortName: "a", streams: { main, sub } }], directories: [dir(1, "ok"), dir(3, "ok")] });
+  event("streamDeleted", { camera: "u-1", stream: "main", id: 9 }); // the one before
+  assert.deepEqual(Object.keys(said.at(-1).cameras[0].streams), ["main", "sub"]);
+  event("streamDeleted", { camera: "u-1", stream: "sub", id: 2 });
+  assert.deepEqual(said.at(-1).cameras[0].streams, { main });
+  event("directory", dir(2, "ok"));
+  event("directory", dir(3, "failing"));
+  event("directoryDeleted", { id: 1, path: "/disk/1" });
+  assert.deepEqual(said.at(-1).directories, [dir(2, "ok"), dir(3, "failing")]);
+});
+
+test("events tell which lists have changed", () => {
+  const it = followed();
+  const told = (name, data, ...changed) => {
+    const now = () => ["u-1/main", "u-1/sub", "u-2/main"].map((s) => it.revisions(...s.split("/")));
+    const before = it.revisions ? now() : [0, 0, 0];
+    it.event(name, data);
+    const after = now();
+    assert.deepEqual(after.map((n, i) => n > before[i]), changed, name);
+    assert.ok(after.every((n, i) => n >= before[i]), "it only grows");
+  };
+  told("state", { now90k: 1, cameras: [] }, true, true, true);
+  for (const name of ["recordings", "gaps", "lists"]) told(name, { camera: "u-1", stream: "sub" }, false, true, false);
+  told("stream", { camera: "u-1", stream: "main", state: { phase: "off" } }, false, false, false);
+  told("clock", { set: true, now90k: 2 }, true, true, true);
+  told("state", { now90k: 3, cameras: [] }, true, true, true);
+});
+
+test("a list is asked for when it has changed, and again and again only while nothing tells", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const settle = () => new Promise(setImmediate);
+  const pass = async (ms) => {
+    for (let i = 0; i < ms; i += 500) {
+      t.mock.timers.tick(500);
+      await settle();
+    }
+  };
+  let [asked, fail] = [0, false];
+  const [shown, errors] = [[], []];
+  const listing = new ui.Listing({
+    ask: async () => {
+      asked++;
+      if (fail) throw new Error("no");
+      return asked;
+    },
+    onList: (n) => shown.push(n),
+    onError: (e) => errors.push(e.message),
+    pollMs: () => 5000,
+  });
+  const asks = async (n, does) => {
+    const before = asked;
+    await does();
+    await settle();
+    assert.equal(asked - before, n);
+  };
+  await asks(1, () => listing.follow(undefined));
+  await asks(1, () => pass(9500)); // nothing tells
+  await asks(1, () => listing.follow(1)); // what came meanwhile, nobody knows
+  await asks(0, () => pass(60_000));
+  await asks(0, () => listing.follow(1));
+  await asks(1, () => listing.follow(2));
+  await asks(0, () => [3, 4, 5].forEach((n) => listing.follow(n))); // a burst is one more question, a little later
+  await asks(1, () => pass(10_000));
+  fail = true;
+  await asks(1, () => listing.changed());
+  await asks(1, () => pass(5000)); // after an error it is tried again
+  assert.deepEqual(errors, ["no", "no"]);
+  fail = false;
+  await asks(1, () => pass(5000));
+  await asks(0, () => pass(60_000));
+  await asks(1, () => listing.follow(undefined));
+  await asks(1, () => pass(5000));
+  listing.stop();
+  await asks(0, () => pass(60_000));
+  assert.equal(shown.at(-1), asked);
 });

@@ -97,6 +97,11 @@ export class ApiClient {
     return this.#at(`${this.#stream(camera, stream)}view.mp4?s=${segment(row)}`).href;
   }
 
+  /** The same to be taken away; what still grows is as long as it is when it is asked for. */
+  downloadUrl(camera: string, stream: StreamType, row: RecordingRow): string {
+    return this.viewUrl(camera, stream, { ...row, growing: false });
+  }
+
   initUrl(videoSampleEntryId: string): string {
     return this.#at(`api/init/${encodeURIComponent(videoSampleEntryId)}.mp4`).href;
   }

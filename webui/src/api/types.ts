@@ -11,8 +11,26 @@ export interface TopLevel {
   /** Who has signed in; absent when nobody has. */
   user?: { id: number; name: string };
   cameras: Camera[];
+  /** The sample directories; absent for who may not administer. */
+  directories?: Directory[];
   /** The appliance around the recorder; absent on any other machine. */
   machine?: Machine;
+}
+
+/** Directory is a sample directory as the recorder last saw it. */
+export interface Directory {
+  id: number;
+  path: string;
+  /** failing: it takes no writes now; unused: it is missing, or not ours. */
+  state: "ok" | "failing" | "unused";
+  /** Why it is not ok. */
+  error?: string;
+  /** Files that retention gave up do not go. */
+  alarm?: string;
+  /** Of its file system, of which the floor is kept free; absent while the disk does not answer. */
+  totalBytes?: number;
+  freeBytes?: number;
+  floorBytes?: number;
 }
 
 /** Machine is how the appliance fared, as it said when the recorder started. */

@@ -1,12 +1,14 @@
-import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, type ApiClient } from "../api/client.ts";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { ApiClient } from "../api/client.ts";
+import { Listing } from "../api/listing.ts";
 import type { Camera, RecordingRow, StreamType } from "../api/types.ts";
 import { streamsOf } from "./app.tsx";
+import { said } from "./field.tsx";
 import type { Place } from "./place.ts";
 import { addDays, bytes, duration, isDay, type Zone } from "./time.ts";
 
-const refreshMs = 5000;
-const firstMs = 1000; // while there is nothing to show
+const refreshMs = 5000; // while no events come
+const firstMs = 1000; // and there is nothing to show
 const rowLength90k = 3600 * 90000; // one row of the list covers at most an hour
 
 /** RecordingsPanel lists what one stream kept of one day, newest first, and
@@ -16,16 +18,20 @@ export function RecordingsPanel(props: {
   cameras: Camera[];
   camera: Camera;
   stream: StreamType;
+  /** How often the list is known to have changed; absent while no events come. */
+  revision: number | undefined;
   /** The recorder does not answer. */
   stale: boolean;
   zone: Zone;
-  today: string;
+  now90k: number;
   place: Place;
   go(p: Place): void;
 }) {
-  const { api, cameras, camera, stream, stale, zone, today, place, go } = props;
+  const { api, cameras, camera, stream, revision, stale, zone, now90k, place, go } = props;
+  const today = zone.day(now90k);
   const day = place.day ?? today;
-  const [rows, error] = useRows(api, camera.uuid, stream, day, day === today);
+  const { minStartTime90k } = camera.streams[stream]!;
+  const [rows, error] = useRows(api, camera.uuid, stream, day, { growing: day === today, revision, minStartTime90k });
   const here = { camera: camera.uuid, stream, day: place.day };
 
   // What plays is kept as it was when it was chosen: the list goes on
@@ -33,12 +39,23 @@ export function RecordingsPanel(props: {
   const [playing, setPlaying] = useState<{ key: string; row: RecordingRow }>();
   const wanted = place.play === undefined ? undefined : `${camera.uuid} ${stream} ${place.play}`;
   useEffect(() => {
-    if (!wanted) setPlaying(undefined);
-    else if (playing?.key !== wanted) {
-      const row = rows?.find((r) => r.startId <= place.play! && place.play! <= (r.endId ?? r.startId));
-      setPlaying(row && { key: wanted, row });
-    }
+    if (!wanted) return setPlaying(undefined);
+    if (playing?.key === wanted) return;
+    const among = (list?: RecordingRow[]) => list?.find((r) => r.startId <= place.play! && place.play! <= (r.endId ?? r.startId));
+    const show = (row?: RecordingRow) => setPlaying(row && { key: wanted, row });
+    const row = among(rows);
+    if (!row?.growing) return show(row);
+    const abort = new AbortController(); // it has grown since it was listed: how long is it now?
+    readDay(api, camera.uuid, stream, day, abort.signal).then(
+      (list) => show(among(list) ?? row),
+      () => abort.signal.aborted || show(row),
+    );
+    return () => abort.abort();
   }, [wanted, rows, playing]);
+
+  /** While events come, what grows is listed when it begins, and ends now. */
+  const endOf = (r: RecordingRow) =>
+    r.growing && revision !== undefined && !stale && !error ? Math.max(r.endTime90k, now90k) : r.endTime90k;
 
   const stepDay = (n: number) => go({ ...here, day: addDays(day, n) });
   return (
@@ -113,7 +130,7 @@ export function RecordingsPanel(props: {
               <tr key={`${r.openId}.${r.startId}`} class={playing && r.startId === playing.row.startId ? "current" : ""}>
                 <td>{zone.time(r.startTime90k)}</td>
                 <td>
-                  {zone.time(r.endTime90k)}
+                  {zone.time(endOf(r))}
                   {!r.growing ? (
                     r.endReason && <span class="why"> {r.endReason}</span>
                   ) : stale || error ? (
@@ -122,13 +139,13 @@ export function RecordingsPanel(props: {
                     <span class="mark"> recording now</span>
                   )}
                 </td>
-                <td class="number">{duration(r.endTime90k - r.startTime90k)}</td>
+                <td class="number">{duration(endOf(r) - r.startTime90k)}</td>
                 <td class="number">{bytes(r.sampleFileBytes)}</td>
                 <td class="actions">
                   <button type="button" onClick={() => go({ ...here, play: r.startId })}>
                     Play
                   </button>
-                  <a class="button" href={api.viewUrl(camera.uuid, stream, r)} download>
+                  <a class="button" href={api.downloadUrl(camera.uuid, stream, r)} download>
                     Download
                   </a>
                 </td>
@@ -205,40 +222,47 @@ function Playback({ title, url, close }: { title: string; url: string; close(): 
   );
 }
 
-/** useRows reads the list of a day, newest first; today's again and again. */
+/** readDay reads the list of a day, newest first. */
+async function readDay(api: ApiClient, camera: string, stream: StreamType, day: string, signal: AbortSignal): Promise<RecordingRow[]> {
+  const range = { start: day, end: addDays(day, 1), split90k: rowLength90k };
+  const { recordings } = await api.recordings(camera, stream, range, signal);
+  return recordings.sort((a, b) => b.startTime90k - a.startTime90k || b.startId - a.startId);
+}
+
+/** useRows is the list of a day, kept up to date. */
 function useRows(
   api: ApiClient,
   camera: string,
   stream: StreamType,
   day: string,
-  growing: boolean,
+  { growing, revision, minStartTime90k = -Infinity }: {
+    /** It is today's. */
+    growing: boolean;
+    revision: number | undefined;
+    /** Where the stream's first recording begins: what ended before is deleted, and no event tells. */
+    minStartTime90k: number | undefined;
+  },
 ): [RecordingRow[] | undefined, string] {
   const [rows, setRows] = useState<RecordingRow[]>();
   const [error, setError] = useState("");
+  const listing = useRef<Listing<RecordingRow[]>>();
   useEffect(() => {
-    const abort = new AbortController();
-    let timer: ReturnType<typeof setTimeout>;
     setRows(undefined);
     setError("");
-    const read = async () => {
-      let wait = refreshMs;
-      try {
-        const range = { start: day, end: addDays(day, 1), split90k: rowLength90k };
-        const answer = await api.recordings(camera, stream, range, abort.signal);
-        setRows(answer.recordings.sort((a, b) => b.startTime90k - a.startTime90k || b.startId - a.startId));
+    const l = (listing.current = new Listing<RecordingRow[]>({
+      ask: (signal) => readDay(api, camera, stream, day, signal),
+      onList: (list) => {
+        setRows(list);
         setError("");
-        if (answer.recordings.length === 0) wait = firstMs;
-      } catch (e) {
-        if (abort.signal.aborted) return;
-        setError(e instanceof ApiError ? e.message : String(e));
-      }
-      if (growing) timer = setTimeout(read, wait);
-    };
-    void read();
-    return () => {
-      abort.abort();
-      clearTimeout(timer);
-    };
+      },
+      onError: (e) => setError(said(e)),
+      pollMs: (list) => (!growing ? Infinity : list?.length === 0 ? firstMs : refreshMs),
+    }));
+    return () => l.stop();
   }, [api, camera, stream, day, growing]);
-  return [rows, error];
+  useEffect(() => listing.current!.follow(revision), [api, camera, stream, day, growing, revision]);
+  useEffect(() => {
+    if (rows?.some((r) => r.startTime90k < minStartTime90k)) listing.current!.changed();
+  }, [minStartTime90k]);
+  return [useMemo(() => rows?.filter((r) => r.endTime90k > minStartTime90k), [rows, minStartTime90k]), error];
 }

@@ -26,7 +26,7 @@ export function Tile(props: {
   // A tile is small: the sub stream is enough for it.
   const [wanted, setWanted] = useState<StreamType>();
   const [cannot, setCannot] = useState<Partial<Record<StreamType, string>>>({});
-  const preferred = wanted ?? (types.includes("sub") ? "sub" : types[0]);
+  const preferred = [wanted, "sub" as const].find((t) => t && types.includes(t)) ?? types[0];
   const shown = preferred && cannot[preferred] ? (types.find((t) => !cannot[t]) ?? preferred) : preferred;
 
   const video = useRef<HTMLVideoElement>(null);
