@@ -58,6 +58,8 @@ async function recorder(t) {
     rows: [],
     refuseChange: undefined,
     tickets: 0,
+    changes: [], // bodies that were sent to change or to try something
+    tried: undefined, // the answer to that
     lists: 0, // of recordings that were asked for
     follow: false, // whether events come, or the page has to ask
     followers: new Set(),
@@ -79,6 +81,14 @@ async function recorder(t) {
       json({ ticket: `ticket-${++it.tickets}`, seconds: 30 });
     } else if (req.method !== "GET" && it.refuseChange) {
       res.writeHead(it.refuseChange.status).end(it.refuseChange.text);
+    } else if (["PATCH", "POST"].includes(req.method)) {
+      let body = "";
+      for await (const part of req) body += part;
+      it.changes.push(JSON.parse(body));
+      if (pathname === "/api/test-stream") json(it.tried);
+      else res.writeHead(204).end();
+    } else if (req.method === "GET" && pathname === "/api/cameras/u-1/") {
+      json(it.cameras[0]);
     } else if (req.method === "DELETE") {
       it.cameras = it.cameras.filter((c) => pathname !== `/api/cameras/${c.uuid}/`);
       res.writeHead(204).end();
@@ -373,8 +383,54 @@ test("a wrong value is said beside its input", { timeout: 60_000 }, async (t) =>
   await page.getByLabel("Address of the main stream").fill("rtsp://10.0.0.7/main");
   await page.getByLabel("Address of the sub stream").fill("http://10.0.0.7/sub");
   await page.getByRole("button", { name: "Add", exact: true }).click();
-  await page.locator(".field", { has: page.locator("input[name=sub][aria-invalid=true]") }).getByText('begins with "http"').waitFor({ timeout: 5_000 });
+  await page.locator(".field", { has: page.locator('input[name="sub.url"][aria-invalid=true]') }).getByText('begins with "http"').waitFor({ timeout: 5_000 });
   assert.equal(await page.locator("dialog [aria-invalid=true]").count(), 1);
+});
+
+test("a camera is tried and changed, and only what differs is sent", { timeout: 60_000 }, async (t) => {
+  const { page, it } = await open(t, (c) => c.play());
+  for (const [type, s] of Object.entries(it.cameras[0].streams)) Object.assign(s, { config: { url: `rtsp://10.0.0.7/${type}`, username: "u" } });
+  const dialog = page.getByRole("dialog");
+  const change = page.getByRole("button", { name: "Change front <b>door</b>…" });
+  await change.click();
+  assert.equal(await dialog.getByLabel("Address of the main stream").inputValue(), "rtsp://10.0.0.7/main");
+  assert.equal(await dialog.getByLabel("User name").inputValue(), "u");
+  const sub = dialog.getByRole("group", { name: /^Sub stream/ });
+  await dialog.getByLabel("Name", { exact: true }).fill("gate");
+  await sub.getByLabel("Address").fill("rtsp://10.0.0.8/sub");
+  await sub.getByLabel("Record").uncheck();
+  await sub.getByLabel("in days").fill("14");
+
+  it.tried = { ok: true, video: { format: "H.264", codec: "avc1.4d4016", width: 640, height: 360, frameRate: 20, bitRate: 500_000, gopFrames: 40, gopSec: 2 } };
+  await sub.getByRole("button", { name: "Test the sub stream" }).click();
+  await sub.getByRole("status").filter({ hasText: /H\.264, 640 × 360, 20 pictures a second.*500 kbit\/s.*key frame every 2 s/ }).waitFor({ timeout: 10_000 });
+  assert.deepEqual(it.changes, [{ url: "rtsp://10.0.0.8/sub", username: "u", camera: "u-1", stream: "sub" }]);
+  it.tried = { ok: false, cause: "login_refused", error: "login refused (401): check user and password" };
+  await sub.getByRole("button", { name: "Test the sub stream" }).click();
+  await sub.getByRole("alert").filter({ hasText: "check user and password" }).waitFor({ timeout: 10_000 });
+  it.refuseChange = { status: 400, text: "password: is to be given again" };
+  await sub.getByRole("button", { name: "Test the sub stream" }).click();
+  await dialog.locator(".field", { has: page.locator("input[name=password][aria-invalid=true]") }).getByText("is to be given again").waitFor({ timeout: 10_000 });
+  assert.equal(await page.evaluate(() => document.activeElement.name), "password");
+
+  await dialog.getByLabel("password").fill("p");
+  it.refuseChange = { status: 412, text: "precondition failed" };
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByRole("alert").filter({ hasText: "Somebody else has changed" }).waitFor({ timeout: 10_000 });
+  it.refuseChange = undefined;
+  it.changes = [];
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.waitFor({ state: "hidden" });
+  assert.deepEqual(it.changes, [{
+    update: { shortName: "gate", streams: { main: { password: "p" }, sub: { url: "rtsp://10.0.0.8/sub", password: "p", record: false, retainDays: 14 } } },
+    precondition: { shortName: "front <b>door</b>", streams: { main: {}, sub: { url: "rtsp://10.0.0.7/sub", record: true, retainDays: 0 } } },
+  }]);
+
+  // Streams of several users have a pair of fields each.
+  it.cameras[0].streams.sub.config.username = "v";
+  await change.click();
+  assert.equal(await sub.getByLabel("User name").inputValue(), "v");
+  assert.equal(await dialog.getByLabel("User name").count(), 2);
 });
 
 test("a refusal of the recorder is shown in its own words", { timeout: 60_000 }, async (t) => {

@@ -17,6 +17,7 @@ const bundle = await build({
       export * from "./src/media/latency.ts";
       export * from "./src/media/live_timeline.ts";
       export { codecName } from "./src/media/live_player.ts";
+      export * from "./src/ui/camera_config.ts";
       export * from "./src/ui/place.ts";
       export * from "./src/ui/time.ts";
       export * from "./src/ui/words.ts";`,
@@ -254,13 +255,49 @@ test("what the recorder does not tell is unknown, and the picture says what the 
 
 test("a refusal that names a field is put beside its input", () => {
   assert.deepEqual(ui.wrongField("streams.main.url: names no host: expected rtsp://host/path"), {
-    input: "main", words: "names no host: expected rtsp://host/path",
+    input: "main.url", words: "names no host: expected rtsp://host/path",
   });
   assert.deepEqual(ui.wrongField('shortName: there is a camera named "a" already').input, "name");
-  assert.equal(ui.wrongField("streams.sub.retainBytes: is 7").input, "keep");
+  assert.equal(ui.wrongField("streams.sub.retainBytes: is 7").input, "sub.keep");
+  assert.equal(ui.wrongField("streams.ext.retainDays: is -1").input, "ext.days");
+  assert.equal(ui.wrongField("streams.sub.password: is to be given again").input, "password");
+  assert.equal(ui.wrongField("streams.sub.password: is to be given again", true).input, "sub.password");
   for (const other of ["", "the recorder does not answer", "streams.main.flushIfSec: is -1", "camera: unexpected EOF"]) {
     assert.equal(ui.wrongField(other), undefined, other);
   }
+});
+
+test("a camera is changed by what differs, and by what was there", () => {
+  const stream = (url, more) => ({ id: 1, record: true, retainBytes: 5e9, config: { url, username: "u" }, ...more });
+  const was = ui.configOf({ uuid: "u-1", shortName: "a", streams: { main: stream("rtsp://h/1", { retainDays: 7 }), sub: stream("rtsp://h/2") } });
+  assert.deepEqual(was.streams.sub, { url: "rtsp://h/2", username: "u", record: true, retainBytes: 5e9, retainDays: 0 });
+  const is = (main, more = {}) => ({ shortName: "a", streams: { main: { ...was.streams.main, ...main }, sub: was.streams.sub, ...more } });
+  assert.deepEqual(ui.differenceOf(was, is({})), { update: {}, precondition: {} });
+  assert.deepEqual(ui.differenceOf(was, { ...is({ record: false, retainDays: 0, password: "p" }), shortName: "b" }), {
+    update: { shortName: "b", streams: { main: { record: false, retainDays: 0, password: "p" } } },
+    precondition: { shortName: "a", streams: { main: { record: true, retainDays: 7 } } },
+  });
+  const ext = { url: "rtsp://h/3", username: "", record: false, retainBytes: 0, retainDays: 0 };
+  assert.deepEqual(ui.differenceOf(was, is({}, { ext })), { update: { streams: { ext } }, precondition: {} });
+});
+
+test("what was measured of a stream is said in sentences", () => {
+  const video = { format: "H.264", codec: "avc1.640028", profile: "High", level: "4.0", width: 1920, height: 1080, frameRate: 25, bitRate: 4012345, gopFrames: 50, gopSec: 2 };
+  assert.deepEqual(ui.tried({ ok: true, video, audio: { codec: "mp4a.40.2", channels: 1, sampleRate: 16000 }, skipped: ["application: x is not recorded"], measuredSec: 4 }), [
+    "It works: H.264 (High 4.0), 1920 × 1080, 25 pictures a second.",
+    "4.0 Mbit/s: about 43.3 GB a day.",
+    "A key frame every 2 s (50 pictures).",
+    "Sound: AAC, 16 kHz, mono.",
+    "Offered, too: application: x is not recorded.",
+  ]);
+  assert.deepEqual(ui.tried({ ok: true, video: { format: "H.265", codec: "hvc1", width: 640, height: 360, bitRate: 512_300 }, measuredSec: 10 }), [
+    "It works: H.265, 640 × 360.",
+    "512 kbit/s: about 5.5 GB a day.",
+    "No two key frames were seen in 10 s.",
+    "Live video begins with a key frame: it starts sooner when the camera sends one more often.",
+    "Not every browser plays H.265.",
+    "No sound would be recorded.",
+  ]);
 });
 
 test("an offline camera is said in words, with since when and why", () => {

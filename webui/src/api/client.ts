@@ -2,7 +2,7 @@
 // pages; nothing here needs a framework.
 
 import type {
-  CameraConfig, RecordingRow, Recordings, Session, StreamType, TokenConfig, TopLevel, User, UserChange,
+  Camera, CameraChange, CameraConfig, RecordingRow, Recordings, Session, StreamToTry, StreamType, TokenConfig, TopLevel, Tried, User, UserChange,
 } from "./types.ts";
 
 /** ApiError is an answer that is not a success. message is for people. */
@@ -50,6 +50,21 @@ export class ApiClient {
 
   async addCamera(config: CameraConfig): Promise<string> {
     return (await this.#json<{ uuid: string }>("api/cameras/", sending("POST", config))).uuid;
+  }
+
+  /** A camera with its configuration, but for passwords. */
+  camera(camera: string, signal?: AbortSignal): Promise<Camera> {
+    return this.#json<Camera>(`api/cameras/${encodeURIComponent(camera)}/?cameraConfigs=true`, { signal });
+  }
+
+  /** precondition is what is believed to be there now; 412 when it is not. */
+  async changeCamera(camera: string, update: CameraChange, precondition: CameraChange): Promise<void> {
+    await this.#request(`api/cameras/${encodeURIComponent(camera)}/`, sending("PATCH", { update, precondition }));
+  }
+
+  /** Looks at a stream for some seconds. */
+  tryStream(stream: StreamToTry, signal?: AbortSignal): Promise<Tried> {
+    return this.#json<Tried>("api/test-stream", { ...sending("POST", stream), signal });
   }
 
   async deleteCamera(camera: string): Promise<void> {

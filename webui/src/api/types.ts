@@ -136,6 +136,8 @@ export interface Stream {
   record: boolean;
   /** 0: no limit of its own, it shares what the disk has. */
   retainBytes: number;
+  /** Absent: age is no reason to delete. */
+  retainDays?: number;
   /** Absent while the stream has no recording. */
   minStartTime90k?: number;
   maxEndTime90k?: number;
@@ -150,6 +152,8 @@ export interface Stream {
   dirError?: string;
   /** Files of before the start that are not looked into yet, about. */
   filesToAdopt?: number;
+  /** Where it comes from, when that was asked for. */
+  config?: { url: string; username?: string };
 }
 
 /** StreamState is what the recorder does about a stream at this moment. */
@@ -206,6 +210,47 @@ export interface StreamConfig {
   password?: string;
   record: boolean;
   rtspTransport?: "tcp" | "udp";
+  /** 0: no limit, as with days. */
   retainBytes?: number;
+  retainDays?: number;
   flushIfSec?: number;
+}
+
+/** CameraChange is what is to be another value of a camera. What it leaves out stays. */
+export interface CameraChange {
+  shortName?: string;
+  streams?: Partial<Record<StreamType, Partial<StreamConfig>>>;
+}
+
+/** StreamToTry is a stream that need not be there. With a camera it is that stream of
+ * it, with what else is given in the place of what it is set to. */
+export interface StreamToTry {
+  camera?: string;
+  stream?: StreamType;
+  url?: string;
+  username?: string;
+  password?: string;
+}
+
+/** Tried is what came of trying a stream. */
+export type Tried = TriedWell | { ok: false; error: string };
+
+export interface TriedWell {
+  ok: true;
+  video: {
+    format: string;
+    profile?: string;
+    level?: string;
+    width: number;
+    height: number;
+    frameRate?: number;
+    /** Bits a second. */
+    bitRate?: number;
+    /** Absent when no group of pictures was seen whole. */
+    gopFrames?: number;
+    gopSec?: number;
+  };
+  audio?: { codec: string; channels?: number; sampleRate?: number };
+  skipped?: string[];
+  measuredSec?: number;
 }

@@ -3,7 +3,7 @@ import { ApiError, type ApiClient } from "../api/client.ts";
 import { Feed, type Revisions } from "../api/feed.ts";
 import { streamTypes, type Camera, type Ended, type Machine, type StreamType, type TopLevel } from "../api/types.ts";
 import { AccountPage } from "./account.tsx";
-import { AddCamera } from "./add_camera.tsx";
+import { CameraForm } from "./camera_form.tsx";
 import { formatPlace, parsePlace, type Place } from "./place.ts";
 import { RecordingsPanel } from "./recordings.tsx";
 import { Tile } from "./tile.tsx";
@@ -198,7 +198,7 @@ function Cameras(props: {
       <section aria-labelledby="live-title">
         <div class="section-head">
           <h2 id="live-title">Live</h2>
-          {admin && <AddCamera api={api} added={changed} />}
+          {admin && <CameraForm api={api} done={changed} />}
         </div>
         {top.cameras.length === 0 && (
           <p class="note">
@@ -216,7 +216,7 @@ function Cameras(props: {
               zone={zone}
               now90k={top.now90k}
               showRecordings={(s) => go({ camera: c.uuid, stream: s })}
-              deleted={admin ? changed : undefined}
+              changed={admin ? changed : undefined}
             />
           ))}
         </div>

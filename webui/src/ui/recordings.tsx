@@ -140,7 +140,10 @@ export function RecordingsPanel(props: {
                   )}
                 </td>
                 <td class="number">{duration(endOf(r) - r.startTime90k)}</td>
-                <td class="number">{bytes(r.sampleFileBytes)}</td>
+                <td class="number">
+                  {endOf(r) > r.endTime90k && "over "}
+                  {bytes(r.sampleFileBytes)}
+                </td>
                 <td class="actions">
                   <button type="button" onClick={() => go({ ...here, play: r.startId })}>
                     Play

@@ -1,9 +1,9 @@
 // What the page says about a stream. Never a bare spinner: each state says
 // what is waited for, since when, and why.
 
-import type { Right, Stream, UserFields } from "../api/types.ts";
+import type { Right, Stream, TriedWell, UserFields } from "../api/types.ts";
 import type { LiveStatus } from "../media/live_player.ts";
-import { duration, type Zone } from "./time.ts";
+import { bytes, duration, type Zone } from "./time.ts";
 
 export type Mood = "good" | "wait" | "bad" | "off" | "unknown";
 
@@ -84,15 +84,48 @@ export interface WrongField {
   words: string;
 }
 
+const farApart = 4; // seconds from key frame to key frame for which one has to wait
+const dayBits = 86400 / 8; // bytes a day of a bit a second
+
+/** tried says in sentences what a stream that was tried is like. */
+export function tried({ video, audio, skipped = [], measuredSec }: TriedWell): string[] {
+  const { format, profile, level, width, height, frameRate, bitRate, gopSec, gopFrames } = video;
+  const profiled = [profile, level].filter(Boolean).join(" ");
+  const kbit = (bitRate ?? 0) / 1000;
+  const lines = [
+    ["It works: " + format + (profiled && ` (${profiled})`), `${width} × ${height}`, frameRate && `${frameRate} pictures a second`]
+      .filter(Boolean)
+      .join(", ") + ".",
+  ];
+  if (bitRate) lines.push(`${kbit < 1000 ? `${Math.round(kbit)} kbit/s` : `${(kbit / 1000).toFixed(1)} Mbit/s`}: about ${bytes(bitRate * dayBits)} a day.`);
+  lines.push(
+    gopSec === undefined
+      ? `No two key frames were seen${measuredSec ? ` in ${measuredSec} s` : ""}.`
+      : `A key frame every ${gopSec} s${gopFrames ? ` (${gopFrames} pictures)` : ""}.`,
+  );
+  if (gopSec === undefined || gopSec > farApart) lines.push("Live video begins with a key frame: it starts sooner when the camera sends one more often.");
+  if (format === "H.265") lines.push("Not every browser plays H.265.");
+  const sound = audio && [audio.codec.startsWith("mp4a.40") ? "AAC" : audio.codec, audio.sampleRate && `${audio.sampleRate / 1000} kHz`, channels(audio.channels)];
+  lines.push(sound ? `Sound: ${sound.filter(Boolean).join(", ")}.` : "No sound would be recorded.");
+  if (skipped.length > 0) lines.push(`Offered, too: ${skipped.join("; ")}.`);
+  return lines;
+}
+
+function channels(n = 0): string {
+  return ["", "mono", "stereo"][n] ?? `${n} channels`;
+}
+
 /** wrongField takes a refusal such as "streams.main.url: is missing" apart. It
- * is undefined when no input of the form stands for the field. */
-export function wrongField(message: string): WrongField | undefined {
+ * is undefined when no input of the form stands for the field. own: each stream
+ * has a user of its own there. */
+export function wrongField(message: string, own = false): WrongField | undefined {
   const [, field = "", words = ""] = /^([\w.]+): (.+)$/s.exec(message) ?? [];
-  const [, type, key] = /^streams\.(main|sub)\.(\w+)$/.exec(field) ?? [];
+  const [, type, key] = /^streams\.(main|sub|ext)\.(\w+)$/.exec(field) ?? [];
   if (field === "shortName") return { input: "name", words };
-  if (key === "url") return { input: type!, words };
-  if (key === "username" || key === "password") return { input: key, words };
-  if (key === "retainBytes") return { input: "keep", words: `in bytes, the ${type} stream's part ${words}` };
+  if (key === "url") return { input: `${type}.url`, words };
+  if (key === "username" || key === "password") return { input: own ? `${type}.${key}` : key, words };
+  if (key === "retainBytes") return { input: `${type}.keep`, words: `in bytes, it ${words}` };
+  if (key === "retainDays") return { input: `${type}.days`, words };
   return undefined;
 }
 
