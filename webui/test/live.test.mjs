@@ -61,12 +61,13 @@ async function recorder(t) {
     changes: [], // bodies that were sent to change or to try something
     tried: undefined, // the answer to that
     lists: 0, // of recordings that were asked for
+    directories: undefined,
     follow: false, // whether events come, or the page has to ask
     followers: new Set(),
     /** event tells those who follow. */
     event: (name, data) => it.followers.forEach((res) => res.write(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`)),
     top: () => ({
-      serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras,
+      serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras, directories: it.directories,
       permissions: { viewVideo: true, adminCameras: true },
     }),
     cameras: [{ uuid: "u-1", shortName: "front <b>door</b>", description: "", streams: { main: stream(recording), sub: stream({ ...recording }) } }],
@@ -100,6 +101,13 @@ async function recorder(t) {
       res.on("close", () => it.followers.delete(res));
     } else if (pathname === "/api/events") {
       res.writeHead(204).end(); // no events: the page asks
+    } else if (pathname === "/api/dirs/") {
+      json({
+        dirs: it.directories.map((d) => ({
+          ...d, usedBytes: 870e9, garbageFiles: 0, garbageBytes: 0, bytesPerDay: 43e9, forecastDays: 22.4,
+          streams: [{ camera: "u-1", shortName: "front", stream: "main", usedBytes: 870e9, bytesPerDay: 43e9, forecastDays: 22.4 }],
+        })),
+      });
     } else if (pathname.endsWith("/recordings")) {
       it.lists++;
       json({ recordings: it.rows, videoSampleEntries: {} });
@@ -355,6 +363,23 @@ test("events bring lists up to date, and take away what is deleted", { timeout: 
   it.event("cameraDeleted", { uuid: "u-1", id: 1 });
   await page.getByText("No cameras yet.").waitFor({ timeout: 10_000 });
   assert.deepEqual(wrong.filter((w) => !/view\.mp4/.test(w)), []); // which is not there
+});
+
+test("sample directories are said to do well or not, and for how long they keep", { timeout: 60_000 }, async (t) => {
+  const dir = (id) => ({ id, path: `/disk/${id}`, state: "ok", totalBytes: 1e12, freeBytes: 120e9, floorBytes: 20e9 });
+  const { page, it, wrong } = await open(t, (c) => c.play(), { follow: true, directories: [dir(1), dir(2)] });
+  const card = (id) => page.locator(".card", { has: page.getByRole("heading", { name: `/disk/${id}` }) });
+  await card(1).getByText("takes recordings").waitFor({ timeout: 10_000 });
+  await card(1).getByText("120 GB of 1.0 TB are free").waitFor({ timeout: 10_000 });
+  await card(1).getByText(/front main: 870 GB used.*about 22 days kept/).waitFor({ timeout: 10_000 });
+  while (it.followers.size === 0) await page.waitForTimeout(50);
+  it.directories = [{ ...dir(1), state: "failing", error: "no space left on device" }, dir(2)];
+  it.event("directory", it.directories[0]);
+  await card(1).getByText("takes no recordings now (no space left on device)").waitFor({ timeout: 10_000 });
+  it.directories = [it.directories[0]];
+  it.event("directoryDeleted", { id: 2, path: "/disk/2" });
+  await card(2).waitFor({ state: "detached", timeout: 10_000 });
+  assert.deepEqual(wrong, []);
 });
 
 test("a camera is deleted by a second click, and a refusal is said", { timeout: 60_000 }, async (t) => {

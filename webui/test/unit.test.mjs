@@ -300,6 +300,31 @@ test("what was measured of a stream is said in sentences", () => {
   ]);
 });
 
+test("how a sample directory does, and how long recordings stay, is said in words", () => {
+  const dir = { id: 1, path: "/data", state: "ok", totalBytes: 1e12, freeBytes: 120e9, floorBytes: 20e9 };
+  assert.deepEqual(ui.directoryState(dir), { mood: "good", text: "takes recordings", why: "" });
+  assert.deepEqual(ui.directoryState({ ...dir, alarm: "7 files" }), { mood: "wait", text: "takes recordings, but deleted files do not go", why: "7 files" });
+  assert.deepEqual(ui.directoryState({ ...dir, state: "failing", error: "no space left on device" }), {
+    mood: "bad", text: "takes no recordings now", why: "no space left on device",
+  });
+  assert.equal(ui.directoryState({ ...dir, state: "unused", error: "missing" }).mood, "bad");
+  assert.equal(ui.roomOf(dir), "120 GB of 1.0 TB are free; the last 20.0 GB are never recorded to.");
+  assert.equal(ui.roomOf({ id: 1, path: "/data", state: "failing" }), "");
+  for (const [bytesPerDay, forecastDays, said] of [
+    [43e9, 22.5, "43.0 GB a day are recorded; at this rate about 23 days are kept."],
+    [43e9, 2.52, "43.0 GB a day are recorded; at this rate about 2.5 days are kept."],
+    [43e9, 0.6, "43.0 GB a day are recorded; at this rate about 14 hours are kept."],
+    [43e9, undefined, "43.0 GB a day are recorded."],
+    [0, undefined, "Nothing is recorded."],
+    [undefined, undefined, "How long recordings stay is known after ten minutes of recording."],
+  ]) {
+    assert.equal(ui.forecast({ usedBytes: 1, bytesPerDay, forecastDays }), said);
+  }
+  assert.equal(ui.takes({ usedBytes: 870e9, bytesPerDay: 43e9, forecastDays: 22.4 }), "870 GB used, 43.0 GB a day, about 22 days kept");
+  assert.equal(ui.takes({ usedBytes: 1000 }), "1.0 kB used");
+  assert.equal(ui.takes({ usedBytes: 1000, bytesPerDay: 0 }), "1.0 kB used, nothing is recorded");
+});
+
 test("an offline camera is said in words, with since when and why", () => {
   const said = ui.recorderState(waitingFor("connection refused"), zone, at9);
   assert.deepEqual(said, { mood: "bad", text: "camera offline since 08:02", why: "connection refused" });

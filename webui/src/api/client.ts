@@ -2,7 +2,8 @@
 // pages; nothing here needs a framework.
 
 import type {
-  Camera, CameraChange, CameraConfig, RecordingRow, Recordings, Session, StreamToTry, StreamType, TokenConfig, TopLevel, Tried, User, UserChange,
+  Camera, CameraChange, CameraConfig, DirectoryReport, RecordingRow, Recordings, Session, StreamToTry, StreamType, TokenConfig, TopLevel, Tried, User,
+  UserChange,
 } from "./types.ts";
 
 /** ApiError is an answer that is not a success. message is for people. */
@@ -69,6 +70,10 @@ export class ApiClient {
 
   async deleteCamera(camera: string): Promise<void> {
     await this.#request(`api/cameras/${encodeURIComponent(camera)}/`, { method: "DELETE" });
+  }
+
+  async directories(signal?: AbortSignal): Promise<DirectoryReport[]> {
+    return (await this.#json<{ dirs: DirectoryReport[] }>("api/dirs/", { signal })).dirs;
   }
 
   async users(signal?: AbortSignal): Promise<User[]> {

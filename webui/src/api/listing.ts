@@ -3,6 +3,8 @@
 
 const leastMs = 1000; // from an answer to the next question: a burst of events is one
 
+export type Revision = number | string;
+
 export interface ListingOptions<T> {
   ask(signal: AbortSignal): Promise<T>;
   onList(list: T): void;
@@ -16,7 +18,7 @@ export interface ListingOptions<T> {
 export class Listing<T> {
   readonly #options: ListingOptions<T>;
   readonly #abort = new AbortController();
-  #revision?: number;
+  #revision?: Revision;
   #list?: T;
   #ready = true; // to ask
   #changed = false; // since it was asked for
@@ -26,9 +28,9 @@ export class Listing<T> {
     this.#options = options;
   }
 
-  /** follow takes how often the list is known to have changed; undefined while nothing
-   * tells of it. */
-  follow(revision: number | undefined): void {
+  /** follow takes what is another value whenever the list is known to have changed;
+   * undefined while nothing tells of it. */
+  follow(revision: Revision | undefined): void {
     const known = revision !== undefined && revision === this.#revision;
     this.#revision = revision;
     if (!known) this.changed();

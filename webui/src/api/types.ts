@@ -33,6 +33,20 @@ export interface Directory {
   floorBytes?: number;
 }
 
+/** Forecast is how much recording takes, and how long that stays when it goes on like that. */
+export interface Forecast {
+  usedBytes: number;
+  /** Absent before ten minutes are recorded. */
+  bytesPerDay?: number;
+  /** Absent when it is not known, or more than a hundred years. */
+  forecastDays?: number;
+}
+
+/** DirectoryReport is a sample directory with what is in it; its forecast is the least of its streams. */
+export interface DirectoryReport extends Directory, Forecast {
+  streams: (Forecast & { camera: string; shortName: string; stream: StreamType })[];
+}
+
 /** Machine is how the appliance fared, as it said when the recorder started. */
 export interface Machine {
   board: string;

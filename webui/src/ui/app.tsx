@@ -6,6 +6,7 @@ import { AccountPage } from "./account.tsx";
 import { CameraForm } from "./camera_form.tsx";
 import { formatPlace, parsePlace, type Place } from "./place.ts";
 import { RecordingsPanel } from "./recordings.tsx";
+import { StoragePanel } from "./storage.tsx";
 import { Tile } from "./tile.tsx";
 import { Zone } from "./time.ts";
 import { UsersPage } from "./users.tsx";
@@ -235,6 +236,7 @@ function Cameras(props: {
           go={go}
         />
       )}
+      {top.directories && <StoragePanel api={api} top={top} dirs={top.directories} stale={stale} />}
     </>
   );
 }

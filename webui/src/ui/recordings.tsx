@@ -1,11 +1,10 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ApiClient } from "../api/client.ts";
-import { Listing } from "../api/listing.ts";
 import type { Camera, RecordingRow, StreamType } from "../api/types.ts";
 import { streamsOf } from "./app.tsx";
-import { said } from "./field.tsx";
 import type { Place } from "./place.ts";
 import { addDays, bytes, duration, isDay, type Zone } from "./time.ts";
+import { useListing } from "./use_listing.ts";
 
 const refreshMs = 5000; // while no events come
 const firstMs = 1000; // and there is nothing to show
@@ -246,26 +245,16 @@ function useRows(
     minStartTime90k: number | undefined;
   },
 ): [RecordingRow[] | undefined, string] {
-  const [rows, setRows] = useState<RecordingRow[]>();
-  const [error, setError] = useState("");
-  const listing = useRef<Listing<RecordingRow[]>>();
-  useEffect(() => {
-    setRows(undefined);
-    setError("");
-    const l = (listing.current = new Listing<RecordingRow[]>({
+  const [rows, error, again] = useListing(
+    {
       ask: (signal) => readDay(api, camera, stream, day, signal),
-      onList: (list) => {
-        setRows(list);
-        setError("");
-      },
-      onError: (e) => setError(said(e)),
       pollMs: (list) => (!growing ? Infinity : list?.length === 0 ? firstMs : refreshMs),
-    }));
-    return () => l.stop();
-  }, [api, camera, stream, day, growing]);
-  useEffect(() => listing.current!.follow(revision), [api, camera, stream, day, growing, revision]);
+    },
+    [api, camera, stream, day, growing],
+    revision,
+  );
   useEffect(() => {
-    if (rows?.some((r) => r.startTime90k < minStartTime90k)) listing.current!.changed();
+    if (rows?.some((r) => r.startTime90k < minStartTime90k)) again();
   }, [minStartTime90k]);
   return [useMemo(() => rows?.filter((r) => r.endTime90k > minStartTime90k), [rows, minStartTime90k]), error];
 }

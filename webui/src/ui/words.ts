@@ -1,7 +1,7 @@
 // What the page says about a stream. Never a bare spinner: each state says
 // what is waited for, since when, and why.
 
-import type { Right, Stream, TriedWell, UserFields } from "../api/types.ts";
+import type { Directory, Forecast, Right, Stream, TriedWell, UserFields } from "../api/types.ts";
 import type { LiveStatus } from "../media/live_player.ts";
 import { bytes, duration, type Zone } from "./time.ts";
 
@@ -76,6 +76,49 @@ export function overPicture(live: LiveStatus, recorder: Said): string {
 /** kept says what of the stream is on the disk. */
 export function kept(s: Stream): string {
   return s.recordings === 0 ? "nothing recorded yet" : `${duration(s.totalDuration90k)} kept`;
+}
+
+/** directoryState says how a sample directory does. */
+export function directoryState({ state, error = "", alarm }: Directory): Said {
+  switch (state) {
+    case "ok":
+      return alarm ? { mood: "wait", text: "takes recordings, but deleted files do not go", why: alarm } : { mood: "good", text: "takes recordings", why: "" };
+    case "failing":
+      return { mood: "bad", text: "takes no recordings now", why: error };
+    default:
+      return { mood: "bad", text: "not used", why: error };
+  }
+}
+
+/** roomOf says what room the disk of a directory has, "" when that is not known. */
+export function roomOf({ totalBytes, freeBytes = 0, floorBytes = 0 }: Directory): string {
+  if (totalBytes === undefined) return "";
+  return `${bytes(freeBytes)} of ${bytes(totalBytes)} are free; the last ${bytes(floorBytes)} are never recorded to.`;
+}
+
+/** forecast says how much is recorded in a day, and for how many days that is kept. */
+export function forecast({ bytesPerDay, forecastDays }: Forecast): string {
+  if (bytesPerDay === undefined) return "How long recordings stay is known after ten minutes of recording.";
+  if (bytesPerDay === 0) return "Nothing is recorded.";
+  const rate = `${bytes(bytesPerDay)} a day are recorded`;
+  return forecastDays === undefined ? `${rate}.` : `${rate}; at this rate about ${days(forecastDays)} are kept.`;
+}
+
+/** takes says the same of a stream in short, and what it has taken; what is not known is left out. */
+export function takes({ usedBytes, bytesPerDay, forecastDays }: Forecast): string {
+  return [
+    `${bytes(usedBytes)} used`,
+    bytesPerDay !== undefined && (bytesPerDay > 0 ? `${bytes(bytesPerDay)} a day` : "nothing is recorded"),
+    forecastDays !== undefined && `about ${days(forecastDays)} kept`,
+  ]
+    .filter(Boolean)
+    .join(", ");
+}
+
+/** "14 hours", "2.5 days", "22 days" */
+function days(n: number): string {
+  if (n < 2) return `${Math.round(n * 24)} hours`;
+  return `${n < 10 ? Number(n.toFixed(1)) : Math.round(n)} days`;
 }
 
 /** WrongField is a refusal that names a field: which input, and what is said of it. */
