@@ -56,6 +56,7 @@ async function recorder(t) {
   const it = {
     refuse: undefined,
     rows: [],
+    gaps: [],
     refuseChange: undefined,
     tickets: 0,
     changes: [], // bodies that were sent to change or to try something
@@ -108,6 +109,8 @@ async function recorder(t) {
           streams: [{ camera: "u-1", shortName: "front", stream: "main", usedBytes: 870e9, bytesPerDay: 43e9, forecastDays: 22.4 }],
         })),
       });
+    } else if (pathname.endsWith("/gaps")) {
+      json({ gaps: it.gaps });
     } else if (pathname.endsWith("/recordings")) {
       it.lists++;
       json({ recordings: it.rows, videoSampleEntries: {} });
@@ -341,10 +344,18 @@ test("events bring lists up to date, and take away what is deleted", { timeout: 
   const first = await length.innerText();
   await page.waitForFunction((first) => document.querySelector(".recordings tbody td.number").textContent !== first, first, { timeout: 10_000 }); // it grows
 
+  // A gap stands between what was recorded before and after.
+  it.rows = [row(1, 60, 50), row(2, 40, 30)];
+  it.gaps = [{ startTime90k: now - 50 * 90000, endTime90k: now - 40 * 90000, cause: "unreachable", detail: "rtsp://10.0.0.7/main: no answer" }];
+  it.event("gaps", { ...stream, gaps: it.gaps });
+  await page.locator(".recordings tbody tr:nth-child(2)").getByText("not recorded: the camera did not answer (no answer)").waitFor({ timeout: 10_000 });
+  it.gaps = [];
+
   // What retention deletes no event tells, but where the first recording begins now.
   it.rows = [row(1, 60, 30), row(2, 30, 20)];
   it.event("recordings", { ...stream, recordings: it.rows, videoSampleEntries: {} });
-  await page.locator(".recordings tbody tr").nth(1).waitFor({ timeout: 10_000 });
+  await page.locator(".gap").waitFor({ state: "detached", timeout: 10_000 });
+  assert.equal(await page.locator(".recordings tbody tr").count(), 2);
   it.rows = it.rows.slice(1);
   it.event("stream", { ...it.cameras[0].streams.main, ...stream, recordings: 1, minStartTime90k: now - 30 * 90000, maxEndTime90k: now - 20 * 90000 });
   await page.locator(".recordings tbody tr").nth(1).waitFor({ state: "detached", timeout: 10_000 });

@@ -300,6 +300,14 @@ test("what was measured of a stream is said in sentences", () => {
   ]);
 });
 
+test("why nothing was recorded is said in words", () => {
+  const gap = (cause, detail) => ui.gapIs({ startTime90k: 1, endTime90k: 2, cause, detail });
+  assert.equal(gap("unreachable", "rtsp://10.0.0.7/main: no answer"), "not recorded: the camera did not answer (no answer)");
+  assert.equal(gap("recorder_down"), "not recorded: the recorder did not run");
+  assert.equal(gap("other", "connecting"), "not recorded (connecting)");
+  assert.equal(gap("of a later version"), "not recorded");
+});
+
 test("how a sample directory does, and how long recordings stay, is said in words", () => {
   const dir = { id: 1, path: "/data", state: "ok", totalBytes: 1e12, freeBytes: 120e9, floorBytes: 20e9 };
   assert.deepEqual(ui.directoryState(dir), { mood: "good", text: "takes recordings", why: "" });

@@ -2,8 +2,8 @@
 // pages; nothing here needs a framework.
 
 import type {
-  Camera, CameraChange, CameraConfig, DirectoryReport, RecordingRow, Recordings, Session, StreamToTry, StreamType, TokenConfig, TopLevel, Tried, User,
-  UserChange,
+  Camera, CameraChange, CameraConfig, DirectoryReport, Gap, RecordingRow, Recordings, Session, StreamToTry, StreamType, TokenConfig, TopLevel, Tried,
+  User, UserChange,
 } from "./types.ts";
 
 /** ApiError is an answer that is not a success. message is for people. */
@@ -20,9 +20,12 @@ export class ApiError extends Error {
 
 /** Range of a listing. A bound is 90 kHz units or text such as
  * "2026-11-23", which the server reads in its own time zone. */
-export interface ListRange {
+export interface TimeRange {
   start?: number | string;
   end?: number | string;
+}
+
+export interface ListRange extends TimeRange {
   /** Rows are cut so that none is longer than this. */
   split90k?: number;
 }
@@ -42,11 +45,13 @@ export class ApiClient {
   }
 
   recordings(camera: string, stream: StreamType, range: ListRange = {}, signal?: AbortSignal): Promise<Recordings> {
-    const q = new URLSearchParams();
-    if (range.start !== undefined) q.set("startTime90k", String(range.start));
-    if (range.end !== undefined) q.set("endTime90k", String(range.end));
+    const q = rangeQuery(range);
     if (range.split90k !== undefined) q.set("split90k", String(range.split90k));
     return this.#json<Recordings>(`${this.#stream(camera, stream)}recordings?${q}`, { signal });
+  }
+
+  async gaps(camera: string, stream: StreamType, range: TimeRange = {}, signal?: AbortSignal): Promise<Gap[]> {
+    return (await this.#json<{ gaps: Gap[] }>(`${this.#stream(camera, stream)}gaps?${rangeQuery(range)}`, { signal })).gaps;
   }
 
   async addCamera(config: CameraConfig): Promise<string> {
@@ -176,6 +181,13 @@ export class ApiClient {
     }
     return response;
   }
+}
+
+function rangeQuery({ start, end }: TimeRange): URLSearchParams {
+  const q = new URLSearchParams();
+  if (start !== undefined) q.set("startTime90k", String(start));
+  if (end !== undefined) q.set("endTime90k", String(end));
+  return q;
 }
 
 /** sending is a request with a body of JSON. */

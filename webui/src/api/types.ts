@@ -211,6 +211,18 @@ export interface Recordings {
   videoSampleEntries: Record<string, VideoSampleEntry>;
 }
 
+/** Gap is a time in which a stream should have recorded and did not. */
+export interface Gap {
+  startTime90k: number;
+  /** Now, when it was asked for, while it grows. */
+  endTime90k: number;
+  growing?: boolean;
+  /** One that is not known here is as "other". */
+  cause: string;
+  /** For people. */
+  detail?: string;
+}
+
 /** CameraConfig is a camera as the configuration file writes it. */
 export interface CameraConfig {
   shortName: string;

@@ -1,17 +1,19 @@
+import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { ApiClient } from "../api/client.ts";
-import type { Camera, RecordingRow, StreamType } from "../api/types.ts";
+import type { ApiClient, TimeRange } from "../api/client.ts";
+import type { Camera, Gap, RecordingRow, StreamType } from "../api/types.ts";
 import { streamsOf } from "./app.tsx";
 import type { Place } from "./place.ts";
 import { addDays, bytes, duration, isDay, type Zone } from "./time.ts";
 import { useListing } from "./use_listing.ts";
+import { gapIs } from "./words.ts";
 
 const refreshMs = 5000; // while no events come
 const firstMs = 1000; // and there is nothing to show
 const rowLength90k = 3600 * 90000; // one row of the list covers at most an hour
 
-/** RecordingsPanel lists what one stream kept of one day, newest first, and
- * plays it. */
+/** RecordingsPanel lists what one stream kept of one day and where it has gaps, newest
+ * first, and plays it. */
 export function RecordingsPanel(props: {
   api: ApiClient;
   cameras: Camera[];
@@ -30,7 +32,7 @@ export function RecordingsPanel(props: {
   const today = zone.day(now90k);
   const day = place.day ?? today;
   const { minStartTime90k } = camera.streams[stream]!;
-  const [rows, error] = useRows(api, camera.uuid, stream, day, { growing: day === today, revision, minStartTime90k });
+  const [{ rows, gaps }, error] = useDay(api, camera.uuid, stream, day, { growing: day === today, revision, minStartTime90k });
   const here = { camera: camera.uuid, stream, day: place.day };
 
   // What plays is kept as it was when it was chosen: the list goes on
@@ -53,8 +55,12 @@ export function RecordingsPanel(props: {
   }, [wanted, rows, playing]);
 
   /** While events come, what grows is listed when it begins, and ends now. */
-  const endOf = (r: RecordingRow) =>
+  const endOf = (r: RecordingRow | Gap) =>
     r.growing && revision !== undefined && !stale && !error ? Math.max(r.endTime90k, now90k) : r.endTime90k;
+
+  /** mark is what is said of what goes on now, when that is known. */
+  const mark = (now: ComponentChildren) => (stale || error ? <span class="why"> end unknown</span> : now);
+  const entries = useMemo(() => rows && gaps && [...rows, ...gaps].sort((a, b) => b.startTime90k - a.startTime90k || idOf(b) - idOf(a)), [rows, gaps]);
 
   const stepDay = (n: number) => go({ ...here, day: addDays(day, n) });
   return (
@@ -112,8 +118,8 @@ export function RecordingsPanel(props: {
         </p>
       )}
       {!rows && !error && <p class="note">Reading the list…</p>}
-      {rows && rows.length === 0 && <p class="note">{emptyDay(camera, stream, day, zone)}</p>}
-      {rows && rows.length > 0 && (
+      {entries?.length === 0 && <p class="note">{emptyDay(camera, stream, day, zone)}</p>}
+      {entries && entries.length > 0 && (
         <table>
           <thead>
             <tr>
@@ -125,18 +131,24 @@ export function RecordingsPanel(props: {
             </tr>
           </thead>
           <tbody>
-            {rows.map((r) => (
+            {entries.map((r) => "cause" in r ? (
+              <tr key={`gap ${r.startTime90k}`} class="gap">
+                <td>{zone.time(r.startTime90k)}</td>
+                <td>
+                  {zone.time(endOf(r))} {gapIs(r)}
+                  {r.growing && mark(" until now")}
+                </td>
+                <td class="number">{duration(endOf(r) - r.startTime90k)}</td>
+                <td class="number" />
+                <td class="actions" />
+              </tr>
+            ) : (
               <tr key={`${r.openId}.${r.startId}`} class={playing && r.startId === playing.row.startId ? "current" : ""}>
                 <td>{zone.time(r.startTime90k)}</td>
                 <td>
                   {zone.time(endOf(r))}
-                  {!r.growing ? (
-                    r.endReason && <span class="why"> {r.endReason}</span>
-                  ) : stale || error ? (
-                    <span class="why"> end unknown</span>
-                  ) : (
-                    <span class="mark"> recording now</span>
-                  )}
+                  {!r.growing && r.endReason && <span class="why"> {r.endReason}</span>}
+                  {r.growing && mark(<span class="mark"> recording now</span>)}
                 </td>
                 <td class="number">{duration(endOf(r) - r.startTime90k)}</td>
                 <td class="number">
@@ -224,37 +236,48 @@ function Playback({ title, url, close }: { title: string; url: string; close(): 
   );
 }
 
-/** readDay reads the list of a day, newest first. */
-async function readDay(api: ApiClient, camera: string, stream: StreamType, day: string, signal: AbortSignal): Promise<RecordingRow[]> {
-  const range = { start: day, end: addDays(day, 1), split90k: rowLength90k };
-  const { recordings } = await api.recordings(camera, stream, range, signal);
-  return recordings.sort((a, b) => b.startTime90k - a.startTime90k || b.startId - a.startId);
+/** idOf puts recordings of one time in order; a gap has no id. */
+function idOf(r: RecordingRow | Gap): number {
+  return "startId" in r ? r.startId : -1;
 }
 
-/** useRows is the list of a day, kept up to date. */
-function useRows(
+/** readDay reads the recordings of a day. */
+async function readDay(api: ApiClient, camera: string, stream: StreamType, day: string, signal: AbortSignal): Promise<RecordingRow[]> {
+  return (await api.recordings(camera, stream, { ...rangeOf(day), split90k: rowLength90k }, signal)).recordings;
+}
+
+function rangeOf(day: string): TimeRange {
+  return { start: day, end: addDays(day, 1) };
+}
+
+/** useDay is what a stream has of a day, and has not, kept up to date. */
+function useDay(
   api: ApiClient,
   camera: string,
   stream: StreamType,
   day: string,
   { growing, revision, minStartTime90k = -Infinity }: {
-    /** It is today's. */
+    /** It is today. */
     growing: boolean;
     revision: number | undefined;
     /** Where the stream's first recording begins: what ended before is deleted, and no event tells. */
     minStartTime90k: number | undefined;
   },
-): [RecordingRow[] | undefined, string] {
-  const [rows, error, again] = useListing(
+): [{ rows?: RecordingRow[]; gaps?: Gap[] }, string] {
+  const [list, error, again] = useListing(
     {
-      ask: (signal) => readDay(api, camera, stream, day, signal),
-      pollMs: (list) => (!growing ? Infinity : list?.length === 0 ? firstMs : refreshMs),
+      ask: async (signal) => {
+        const [rows, gaps] = await Promise.all([readDay(api, camera, stream, day, signal), api.gaps(camera, stream, rangeOf(day), signal)]);
+        return { rows, gaps };
+      },
+      pollMs: (list) => (!growing ? Infinity : list?.rows.length === 0 ? firstMs : refreshMs),
     },
     [api, camera, stream, day, growing],
     revision,
   );
   useEffect(() => {
-    if (rows?.some((r) => r.startTime90k < minStartTime90k)) again();
+    if (list?.rows.some((r) => r.startTime90k < minStartTime90k)) again();
   }, [minStartTime90k]);
-  return [useMemo(() => rows?.filter((r) => r.endTime90k > minStartTime90k), [rows, minStartTime90k]), error];
+  const rows = useMemo(() => list?.rows.filter((r) => r.endTime90k > minStartTime90k), [list, minStartTime90k]);
+  return [{ rows, gaps: list?.gaps }, error];
 }

@@ -1,7 +1,7 @@
 // What the page says about a stream. Never a bare spinner: each state says
 // what is waited for, since when, and why.
 
-import type { Directory, Forecast, Right, Stream, TriedWell, UserFields } from "../api/types.ts";
+import type { Directory, Forecast, Gap, Right, Stream, TriedWell, UserFields } from "../api/types.ts";
 import type { LiveStatus } from "../media/live_player.ts";
 import { bytes, duration, type Zone } from "./time.ts";
 
@@ -76,6 +76,27 @@ export function overPicture(live: LiveStatus, recorder: Said): string {
 /** kept says what of the stream is on the disk. */
 export function kept(s: Stream): string {
   return s.recordings === 0 ? "nothing recorded yet" : `${duration(s.totalDuration90k)} kept`;
+}
+
+/** Why a stream was not recorded, by the cause of the gap. */
+const causes: Record<string, string> = {
+  unreachable: "the camera did not answer",
+  login_refused: "the camera refused user and password",
+  no_frames: "the camera sent no pictures",
+  bad_timestamps: "the times of the pictures were wrong",
+  camera_ended: "the camera ended the session",
+  disk_slow: "the disk was too slow",
+  disk_full: "the disk was full",
+  disk_error: "the disk took nothing",
+  recorder_down: "the recorder did not run",
+  clock: "the clock was set forward, this time never was",
+  unknown: "the recorder stopped without warning",
+};
+
+/** gapIs says why nothing was recorded. */
+export function gapIs({ cause, detail = "" }: Gap): string {
+  const [known, more] = [causes[cause], problemOf(detail)];
+  return `not recorded${known ? `: ${known}` : ""}${more && ` (${more})`}`;
 }
 
 /** directoryState says how a sample directory does. */
