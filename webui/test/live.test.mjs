@@ -360,7 +360,8 @@ test("events bring lists up to date, and take away what is deleted", { timeout: 
   it.event("stream", { ...it.cameras[0].streams.main, ...stream, recordings: 1, minStartTime90k: now - 30 * 90000, maxEndTime90k: now - 20 * 90000 });
   await page.locator(".recordings tbody tr").nth(1).waitFor({ state: "detached", timeout: 10_000 });
 
-  // A stream goes with what it showed; its recordings are none of the other's.
+  // A stream goes with what it showed, also when it was chosen; its recordings are none of the other's.
+  for (const type of ["main", "sub"]) await page.getByRole("group", { name: "Stream of" }).getByText(type).click();
   await page.getByRole("group", { name: "Stream", exact: true }).getByText("sub").click();
   await page.locator(".recordings").getByRole("button", { name: "Play" }).click();
   await page.locator(".playback").waitFor({ timeout: 10_000 });
