@@ -2,7 +2,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError, type ApiClient } from "../api/client.ts";
 import { streamTypes, type Camera, type CameraConfig, type StreamType, type Tried } from "../api/types.ts";
 import { configOf, differenceOf } from "./camera_config.ts";
-import { Field, Refusal, said } from "./field.tsx";
+import { Field, FormEnd, Refusal, said } from "./field.tsx";
 import { tried, wrongField } from "./words.ts";
 
 /** CameraForm is a button and the dialog in which a camera is added, or changed. */
@@ -174,15 +174,7 @@ export function CameraForm({ api, camera, done }: {
                 <p class="note-inline">Without a limit, all streams share what the disk has room for, and the oldest recording goes first.</p>
               </>
             )}
-            {error && !wrong && <Refusal>{error}</Refusal>}
-            <div class="pair">
-              <button type="submit" class="main" disabled={busy || (camera && !was)}>
-                {camera ? "Save" : "Add"}
-              </button>
-              <button type="button" onClick={() => dialog.current?.close()}>
-                Cancel
-              </button>
-            </div>
+            <FormEnd error={wrong ? "" : error} yes={camera ? "Save" : "Add"} disabled={busy || (camera && !was)} cancel={() => dialog.current?.close()} />
           </form>
         )}
       </dialog>
