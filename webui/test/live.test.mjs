@@ -56,8 +56,21 @@ async function recorder(t) {
   const it = {
     refuse: undefined,
     rows: [],
+    gaps: [],
     refuseChange: undefined,
     tickets: 0,
+    changes: [], // bodies that were sent to change or to try something
+    tried: undefined, // the answer to that
+    lists: 0, // of recordings that were asked for
+    directories: undefined,
+    follow: false, // whether events come, or the page has to ask
+    followers: new Set(),
+    /** event tells those who follow. */
+    event: (name, data) => it.followers.forEach((res) => res.write(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`)),
+    top: () => ({
+      serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras, directories: it.directories,
+      permissions: { viewVideo: true, adminCameras: true },
+    }),
     cameras: [{ uuid: "u-1", shortName: "front <b>door</b>", description: "", streams: { main: stream(recording), sub: stream({ ...recording }) } }],
   };
   const server = createServer(async (req, res) => {
@@ -70,17 +83,36 @@ async function recorder(t) {
       json({ ticket: `ticket-${++it.tickets}`, seconds: 30 });
     } else if (req.method !== "GET" && it.refuseChange) {
       res.writeHead(it.refuseChange.status).end(it.refuseChange.text);
+    } else if (["PATCH", "POST"].includes(req.method)) {
+      let body = "";
+      for await (const part of req) body += part;
+      it.changes.push(JSON.parse(body));
+      if (pathname === "/api/test-stream") json(it.tried);
+      else res.writeHead(204).end();
+    } else if (req.method === "GET" && pathname === "/api/cameras/u-1/") {
+      json(it.cameras[0]);
     } else if (req.method === "DELETE") {
       it.cameras = it.cameras.filter((c) => pathname !== `/api/cameras/${c.uuid}/`);
       res.writeHead(204).end();
     } else if (pathname === "/api/") {
-      json({
-        serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras,
-        permissions: { viewVideo: true, adminCameras: true },
-      });
+      json(it.top());
+    } else if (pathname === "/api/events" && it.follow) {
+      res.writeHead(200, { "Content-Type": "text/event-stream" }).write(`event: state\ndata: ${JSON.stringify(it.top())}\n\n`);
+      it.followers.add(res);
+      res.on("close", () => it.followers.delete(res));
     } else if (pathname === "/api/events") {
       res.writeHead(204).end(); // no events: the page asks
+    } else if (pathname === "/api/dirs/") {
+      json({
+        dirs: it.directories.map((d) => ({
+          ...d, usedBytes: 870e9, garbageFiles: 0, garbageBytes: 0, bytesPerDay: 43e9, forecastDays: 22.4,
+          streams: [{ camera: "u-1", shortName: "front", stream: "main", usedBytes: 870e9, bytesPerDay: 43e9, forecastDays: 22.4 }],
+        })),
+      });
+    } else if (pathname.endsWith("/gaps")) {
+      json({ gaps: it.gaps });
     } else if (pathname.endsWith("/recordings")) {
+      it.lists++;
       json({ recordings: it.rows, videoSampleEntries: {} });
     } else if (init && entries[init[1]]) {
       res.setHeader("Content-Type", "video/mp4").end(entries[init[1]].init);
@@ -136,8 +168,8 @@ class Camera {
 }
 
 /** open shows the page; join is called with each socket of a live stream. */
-async function open(t, join) {
-  const it = await recorder(t);
+async function open(t, join, change = {}) {
+  const it = Object.assign(await recorder(t), change);
   const context = await launch(t);
   const page = context.pages()[0] ?? (await context.newPage());
   const cameras = [];
@@ -290,6 +322,78 @@ test("nothing is called good while the recorder is away", { timeout: 60_000 }, a
   await page.locator(".mark").waitFor({ timeout: 10_000 });
 });
 
+test("events bring lists up to date, and take away what is deleted", { timeout: 60_000 }, async (t) => {
+  const { page, it, wrong } = await open(t, (c) => c.play(), { follow: true });
+  await page.getByText("Nothing has been recorded yet.").waitFor({ timeout: 10_000 });
+  while (it.followers.size === 0) await page.waitForTimeout(50);
+  await page.waitForTimeout(2500); // what the state had asked for
+  const asked = it.lists;
+  await page.waitForTimeout(6000); // longer than a page without events waits
+  assert.equal(it.lists, asked, "a list was asked for though nothing had changed");
+
+  const now = Date.now() * 90;
+  const row = (startId, from, to) => ({
+    startId, runStartId: 1, openId: 1, startTime90k: now - from * 90000, endTime90k: now - to * 90000, videoSampleEntryId: 1, videoSamples: 1,
+    sampleFileBytes: 1,
+  });
+  const stream = { camera: "u-1", stream: "main" };
+  it.rows = [{ ...row(1, 60, 60), growing: true }];
+  it.event("recordings", { ...stream, recordings: it.rows, videoSampleEntries: {} });
+  await page.locator(".mark").filter({ hasText: "recording now" }).waitFor({ timeout: 10_000 });
+  const length = page.locator(".recordings tbody td.number").first();
+  const first = await length.innerText();
+  await page.waitForFunction((first) => document.querySelector(".recordings tbody td.number").textContent !== first, first, { timeout: 10_000 }); // it grows
+
+  // A gap stands between what was recorded before and after.
+  it.rows = [row(1, 60, 50), row(2, 40, 30)];
+  it.gaps = [{ startTime90k: now - 50 * 90000, endTime90k: now - 40 * 90000, cause: "unreachable", detail: "rtsp://10.0.0.7/main: no answer" }];
+  it.event("gaps", { ...stream, gaps: it.gaps });
+  await page.locator(".recordings tbody tr:nth-child(2)").getByText("not recorded: the camera did not answer (no answer)").waitFor({ timeout: 10_000 });
+  it.gaps = [];
+
+  // What retention deletes no event tells, but where the first recording begins now.
+  it.rows = [row(1, 60, 30), row(2, 30, 20)];
+  it.event("recordings", { ...stream, recordings: it.rows, videoSampleEntries: {} });
+  await page.locator(".gap").waitFor({ state: "detached", timeout: 10_000 });
+  assert.equal(await page.locator(".recordings tbody tr").count(), 2);
+  it.rows = it.rows.slice(1);
+  it.event("stream", { ...it.cameras[0].streams.main, ...stream, recordings: 1, minStartTime90k: now - 30 * 90000, maxEndTime90k: now - 20 * 90000 });
+  await page.locator(".recordings tbody tr").nth(1).waitFor({ state: "detached", timeout: 10_000 });
+
+  // A stream goes with what it showed, also when it was chosen; its recordings are none of the other's.
+  for (const type of ["main", "sub"]) await page.getByRole("group", { name: "Stream of" }).getByText(type).click();
+  await page.getByRole("group", { name: "Stream", exact: true }).getByText("sub").click();
+  await page.locator(".recordings").getByRole("button", { name: "Play" }).click();
+  await page.locator(".playback").waitFor({ timeout: 10_000 });
+  const { main } = it.cameras[0].streams;
+  it.cameras = [{ ...it.cameras[0], streams: { main } }];
+  it.event("streamDeleted", { camera: "u-1", stream: "sub", id: 1 });
+  await page.getByRole("group", { name: "Stream of" }).waitFor({ state: "detached", timeout: 10_000 });
+  await page.locator(".playback").waitFor({ state: "detached", timeout: 10_000 });
+  assert.equal(await page.locator(".states li").count(), 1);
+  it.cameras = [];
+  it.event("cameraDeleted", { uuid: "u-1", id: 1 });
+  await page.getByText("No cameras yet.").waitFor({ timeout: 10_000 });
+  assert.deepEqual(wrong.filter((w) => !/view\.mp4/.test(w)), []); // which is not there
+});
+
+test("sample directories are said to do well or not, and for how long they keep", { timeout: 60_000 }, async (t) => {
+  const dir = (id) => ({ id, path: `/disk/${id}`, state: "ok", totalBytes: 1e12, freeBytes: 120e9, floorBytes: 20e9 });
+  const { page, it, wrong } = await open(t, (c) => c.play(), { follow: true, directories: [dir(1), dir(2)] });
+  const card = (id) => page.locator(".card", { has: page.getByRole("heading", { name: `/disk/${id}` }) });
+  await card(1).getByText("takes recordings").waitFor({ timeout: 10_000 });
+  await card(1).getByText("120 GB of 1.0 TB are free").waitFor({ timeout: 10_000 });
+  await card(1).getByText(/front main: 870 GB used.*about 22 days kept/).waitFor({ timeout: 10_000 });
+  while (it.followers.size === 0) await page.waitForTimeout(50);
+  it.directories = [{ ...dir(1), state: "failing", error: "no space left on device" }, dir(2)];
+  it.event("directory", it.directories[0]);
+  await card(1).getByText("takes no recordings now (no space left on device)").waitFor({ timeout: 10_000 });
+  it.directories = [it.directories[0]];
+  it.event("directoryDeleted", { id: 2, path: "/disk/2" });
+  await card(2).waitFor({ state: "detached", timeout: 10_000 });
+  assert.deepEqual(wrong, []);
+});
+
 test("a camera is deleted by a second click, and a refusal is said", { timeout: 60_000 }, async (t) => {
   const { page, it } = await open(t, (c) => c.play());
   const dialog = page.getByRole("dialog");
@@ -316,8 +420,54 @@ test("a wrong value is said beside its input", { timeout: 60_000 }, async (t) =>
   await page.getByLabel("Address of the main stream").fill("rtsp://10.0.0.7/main");
   await page.getByLabel("Address of the sub stream").fill("http://10.0.0.7/sub");
   await page.getByRole("button", { name: "Add", exact: true }).click();
-  await page.locator(".field", { has: page.locator("input[name=sub][aria-invalid=true]") }).getByText('begins with "http"').waitFor({ timeout: 5_000 });
+  await page.locator(".field", { has: page.locator('input[name="sub.url"][aria-invalid=true]') }).getByText('begins with "http"').waitFor({ timeout: 5_000 });
   assert.equal(await page.locator("dialog [aria-invalid=true]").count(), 1);
+});
+
+test("a camera is tried and changed, and only what differs is sent", { timeout: 60_000 }, async (t) => {
+  const { page, it } = await open(t, (c) => c.play());
+  for (const [type, s] of Object.entries(it.cameras[0].streams)) Object.assign(s, { config: { url: `rtsp://10.0.0.7/${type}`, username: "u" } });
+  const dialog = page.getByRole("dialog");
+  const change = page.getByRole("button", { name: "Change front <b>door</b>…" });
+  await change.click();
+  assert.equal(await dialog.getByLabel("Address of the main stream").inputValue(), "rtsp://10.0.0.7/main");
+  assert.equal(await dialog.getByLabel("User name").inputValue(), "u");
+  const sub = dialog.getByRole("group", { name: /^Sub stream/ });
+  await dialog.getByLabel("Name", { exact: true }).fill("gate");
+  await sub.getByLabel("Address").fill("rtsp://10.0.0.8/sub");
+  await sub.getByLabel("Record").uncheck();
+  await sub.getByLabel("in days").fill("14");
+
+  it.tried = { ok: true, video: { format: "H.264", codec: "avc1.4d4016", width: 640, height: 360, frameRate: 20, bitRate: 500_000, gopFrames: 40, gopSec: 2 } };
+  await sub.getByRole("button", { name: "Test the sub stream" }).click();
+  await sub.getByRole("status").filter({ hasText: /H\.264, 640 × 360, 20 pictures a second.*500 kbit\/s.*key frame every 2 s/ }).waitFor({ timeout: 10_000 });
+  assert.deepEqual(it.changes, [{ url: "rtsp://10.0.0.8/sub", username: "u", camera: "u-1", stream: "sub" }]);
+  it.tried = { ok: false, cause: "login_refused", error: "login refused (401): check user and password" };
+  await sub.getByRole("button", { name: "Test the sub stream" }).click();
+  await sub.getByRole("alert").filter({ hasText: "check user and password" }).waitFor({ timeout: 10_000 });
+  it.refuseChange = { status: 400, text: "password: is to be given again" };
+  await sub.getByRole("button", { name: "Test the sub stream" }).click();
+  await dialog.locator(".field", { has: page.locator("input[name=password][aria-invalid=true]") }).getByText("is to be given again").waitFor({ timeout: 10_000 });
+  assert.equal(await page.evaluate(() => document.activeElement.name), "password");
+
+  await dialog.getByLabel("password").fill("p");
+  it.refuseChange = { status: 412, text: "precondition failed" };
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByRole("alert").filter({ hasText: "Somebody else has changed" }).waitFor({ timeout: 10_000 });
+  it.refuseChange = undefined;
+  it.changes = [];
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.waitFor({ state: "hidden" });
+  assert.deepEqual(it.changes, [{
+    update: { shortName: "gate", streams: { main: { password: "p" }, sub: { url: "rtsp://10.0.0.8/sub", password: "p", record: false, retainDays: 14 } } },
+    precondition: { shortName: "front <b>door</b>", streams: { main: {}, sub: { url: "rtsp://10.0.0.7/sub", record: true, retainDays: 0 } } },
+  }]);
+
+  // Streams of several users have a pair of fields each.
+  it.cameras[0].streams.sub.config.username = "v";
+  await change.click();
+  assert.equal(await sub.getByLabel("User name").inputValue(), "v");
+  assert.equal(await dialog.getByLabel("User name").count(), 2);
 });
 
 test("a refusal of the recorder is shown in its own words", { timeout: 60_000 }, async (t) => {

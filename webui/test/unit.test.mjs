@@ -12,10 +12,12 @@ const bundle = await build({
     contents: `
       export * from "./src/api/client.ts";
       export * from "./src/api/feed.ts";
+      export * from "./src/api/listing.ts";
       export * from "./src/media/frame.ts";
       export * from "./src/media/latency.ts";
       export * from "./src/media/live_timeline.ts";
       export { codecName } from "./src/media/live_player.ts";
+      export * from "./src/ui/camera_config.ts";
       export * from "./src/ui/place.ts";
       export * from "./src/ui/time.ts";
       export * from "./src/ui/words.ts";`,
@@ -159,6 +161,7 @@ test("addresses of the API", () => {
   assert.equal(api.viewUrl("u", "main", row), "http://10.0.0.9:8080/api/cameras/u/main/view.mp4?s=3-5@42");
   assert.equal(api.viewUrl("u", "main", { ...row, endId: undefined }), "http://10.0.0.9:8080/api/cameras/u/main/view.mp4?s=3@42");
   assert.equal(api.viewUrl("u", "sub", { ...row, growing: true }), "http://10.0.0.9:8080/api/cameras/u/sub/view.mp4?s=3-5@42.0-3000");
+  assert.equal(api.downloadUrl("u", "sub", { ...row, growing: true }), "http://10.0.0.9:8080/api/cameras/u/sub/view.mp4?s=3-5@42");
   assert.equal(api.liveUrl("u", "main"), "ws://10.0.0.9:8080/api/cameras/u/main/live.m4s");
   assert.equal(new ui.ApiClient("https://nvr/").liveUrl("u", "main"), "wss://nvr/api/cameras/u/main/live.m4s");
   assert.equal(api.initUrl("7"), "http://10.0.0.9:8080/api/init/7.mp4");
@@ -252,13 +255,82 @@ test("what the recorder does not tell is unknown, and the picture says what the 
 
 test("a refusal that names a field is put beside its input", () => {
   assert.deepEqual(ui.wrongField("streams.main.url: names no host: expected rtsp://host/path"), {
-    input: "main", words: "names no host: expected rtsp://host/path",
+    input: "main.url", words: "names no host: expected rtsp://host/path",
   });
   assert.deepEqual(ui.wrongField('shortName: there is a camera named "a" already').input, "name");
-  assert.equal(ui.wrongField("streams.sub.retainBytes: is 7").input, "keep");
+  assert.equal(ui.wrongField("streams.sub.retainBytes: is 7").input, "sub.keep");
+  assert.equal(ui.wrongField("streams.ext.retainDays: is -1").input, "ext.days");
+  assert.equal(ui.wrongField("streams.sub.password: is to be given again").input, "password");
+  assert.equal(ui.wrongField("streams.sub.password: is to be given again", true).input, "sub.password");
   for (const other of ["", "the recorder does not answer", "streams.main.flushIfSec: is -1", "camera: unexpected EOF"]) {
     assert.equal(ui.wrongField(other), undefined, other);
   }
+});
+
+test("a camera is changed by what differs, and by what was there", () => {
+  const stream = (url, more) => ({ id: 1, record: true, retainBytes: 5e9, config: { url, username: "u" }, ...more });
+  const was = ui.configOf({ uuid: "u-1", shortName: "a", streams: { main: stream("rtsp://h/1", { retainDays: 7 }), sub: stream("rtsp://h/2") } });
+  assert.deepEqual(was.streams.sub, { url: "rtsp://h/2", username: "u", record: true, retainBytes: 5e9, retainDays: 0 });
+  const is = (main, more = {}) => ({ shortName: "a", streams: { main: { ...was.streams.main, ...main }, sub: was.streams.sub, ...more } });
+  assert.deepEqual(ui.differenceOf(was, is({})), { update: {}, precondition: {} });
+  assert.deepEqual(ui.differenceOf(was, { ...is({ record: false, retainDays: 0, password: "p" }), shortName: "b" }), {
+    update: { shortName: "b", streams: { main: { record: false, retainDays: 0, password: "p" } } },
+    precondition: { shortName: "a", streams: { main: { record: true, retainDays: 7 } } },
+  });
+  const ext = { url: "rtsp://h/3", username: "", record: false, retainBytes: 0, retainDays: 0 };
+  assert.deepEqual(ui.differenceOf(was, is({}, { ext })), { update: { streams: { ext } }, precondition: {} });
+});
+
+test("what was measured of a stream is said in sentences", () => {
+  const video = { format: "H.264", codec: "avc1.640028", profile: "High", level: "4.0", width: 1920, height: 1080, frameRate: 25, bitRate: 4012345, gopFrames: 50, gopSec: 2 };
+  assert.deepEqual(ui.tried({ ok: true, video, audio: { codec: "mp4a.40.2", channels: 1, sampleRate: 16000 }, skipped: ["application: x is not recorded"], measuredSec: 4 }), [
+    "It works: H.264 (High 4.0), 1920 × 1080, 25 pictures a second.",
+    "4.0 Mbit/s: about 43.3 GB a day.",
+    "A key frame every 2 s (50 pictures).",
+    "Sound: AAC, 16 kHz, mono.",
+    "Offered, too: application: x is not recorded.",
+  ]);
+  assert.deepEqual(ui.tried({ ok: true, video: { format: "H.265", codec: "hvc1", width: 640, height: 360, bitRate: 512_300 }, measuredSec: 10 }), [
+    "It works: H.265, 640 × 360.",
+    "512 kbit/s: about 5.5 GB a day.",
+    "No two key frames were seen in 10 s.",
+    "Live video begins with a key frame: it starts sooner when the camera sends one more often.",
+    "Not every browser plays H.265.",
+    "No sound would be recorded.",
+  ]);
+});
+
+test("why nothing was recorded is said in words", () => {
+  const gap = (cause, detail) => ui.gapIs({ startTime90k: 1, endTime90k: 2, cause, detail });
+  assert.equal(gap("unreachable", "rtsp://10.0.0.7/main: no answer"), "not recorded: the camera did not answer (no answer)");
+  assert.equal(gap("recorder_down"), "not recorded: the recorder did not run");
+  assert.equal(gap("other", "connecting"), "not recorded (connecting)");
+  assert.equal(gap("of a later version"), "not recorded");
+});
+
+test("how a sample directory does, and how long recordings stay, is said in words", () => {
+  const dir = { id: 1, path: "/data", state: "ok", totalBytes: 1e12, freeBytes: 120e9, floorBytes: 20e9 };
+  assert.deepEqual(ui.directoryState(dir), { mood: "good", text: "takes recordings", why: "" });
+  assert.deepEqual(ui.directoryState({ ...dir, alarm: "7 files" }), { mood: "wait", text: "takes recordings, but deleted files do not go", why: "7 files" });
+  assert.deepEqual(ui.directoryState({ ...dir, state: "failing", error: "no space left on device" }), {
+    mood: "bad", text: "takes no recordings now", why: "no space left on device",
+  });
+  assert.equal(ui.directoryState({ ...dir, state: "unused", error: "missing" }).mood, "bad");
+  assert.equal(ui.roomOf(dir), "120 GB of 1.0 TB are free; the last 20.0 GB are never recorded to.");
+  assert.equal(ui.roomOf({ id: 1, path: "/data", state: "failing" }), "");
+  for (const [bytesPerDay, forecastDays, said] of [
+    [43e9, 22.5, "43.0 GB a day are recorded; at this rate about 23 days are kept."],
+    [43e9, 2.52, "43.0 GB a day are recorded; at this rate about 2.5 days are kept."],
+    [43e9, 0.6, "43.0 GB a day are recorded; at this rate about 14 hours are kept."],
+    [43e9, undefined, "43.0 GB a day are recorded."],
+    [0, undefined, "Nothing is recorded."],
+    [undefined, undefined, "How long recordings stay is known after ten minutes of recording."],
+  ]) {
+    assert.equal(ui.forecast({ usedBytes: 1, bytesPerDay, forecastDays }), said);
+  }
+  assert.equal(ui.takes({ usedBytes: 870e9, bytesPerDay: 43e9, forecastDays: 22.4 }), "870 GB used, 43.0 GB a day, about 22 days kept");
+  assert.equal(ui.takes({ usedBytes: 1000 }), "1.0 kB used");
+  assert.equal(ui.takes({ usedBytes: 1000, bytesPerDay: 0 }), "1.0 kB used, nothing is recorded");
 });
 
 test("an offline camera is said in words, with since when and why", () => {
@@ -321,14 +393,28 @@ test("a user is changed with what is given, and the password until now beside it
   ].map((l) => `PATCH ${l}`).concat("DELETE /api/users/2/sessions", "DELETE /api/users/2/sessions/7", 'POST /api/users/2/tokens {"name":"n","scope":["live"]}'));
 });
 
-test("events keep the state", () => {
+/** followed is a feed, what it said, and how an event comes to it. */
+function followed() {
   const source = new EventTarget();
   source.readyState = 1;
   source.close = () => (source.readyState = 2);
-  const said = [];
-  let ends = 0;
-  const feed = new ui.Feed({ url: "http://h/api/events", open: () => source, onState: (s) => said.push(s), onEnd: () => ends++ });
-  const event = (type, data) => source.dispatchEvent(Object.assign(new Event(type), { data: JSON.stringify(data) }));
+  const it = { source, said: [], ends: 0, revisions: undefined };
+  it.feed = new ui.Feed({
+    url: "http://h/api/events",
+    open: () => source,
+    onState: (s, revisions) => {
+      it.said.push(s);
+      it.revisions = revisions;
+    },
+    onEnd: () => it.ends++,
+  });
+  it.event = (type, data) => source.dispatchEvent(Object.assign(new Event(type), { data: JSON.stringify(data) }));
+  return it;
+}
+
+test("events keep the state", () => {
+  const it = followed();
+  const { source, said, feed, event } = it;
   assert.equal(feed.alive, false);
   event("stream", { camera: "u-1", stream: "main", recordings: 1 }); // before the state: nothing to change
   assert.equal(said.length, 0);
@@ -351,5 +437,86 @@ test("events keep the state", () => {
   feed.take({ now90k: 1, cameras: [] }, count);
   assert.equal(said.at(-1).cameras.length, 0);
   event("resync", {});
-  assert.deepEqual([ends, source.readyState], [1, 2]);
+  assert.deepEqual([it.ends, source.readyState], [1, 2]);
+});
+
+test("a stream or a directory that is deleted goes, another in its place stays", () => {
+  const { said, event } = followed();
+  const [main, sub] = [{ id: 1, state: { phase: "off" } }, { id: 2, state: { phase: "off" } }];
+  const dir = (id, state) => ({ id, path: `/disk/${id}`, state });
+  event("state", { now90k: 1, cameras: [{ uuid: "u-1", shortName: "a", streams: { main, sub } }], directories: [dir(1, "ok"), dir(3, "ok")] });
+  event("streamDeleted", { camera: "u-1", stream: "main", id: 9 }); // the one before
+  assert.deepEqual(Object.keys(said.at(-1).cameras[0].streams), ["main", "sub"]);
+  event("streamDeleted", { camera: "u-1", stream: "sub", id: 2 });
+  assert.deepEqual(said.at(-1).cameras[0].streams, { main });
+  event("directory", dir(2, "ok"));
+  event("directory", dir(3, "failing"));
+  event("directoryDeleted", { id: 1, path: "/disk/1" });
+  assert.deepEqual(said.at(-1).directories, [dir(2, "ok"), dir(3, "failing")]);
+});
+
+test("events tell which lists have changed", () => {
+  const it = followed();
+  const told = (name, data, ...changed) => {
+    const now = () => ["u-1/main", "u-1/sub", "u-2/main"].map((s) => it.revisions(...s.split("/")));
+    const before = it.revisions ? now() : [0, 0, 0];
+    it.event(name, data);
+    const after = now();
+    assert.deepEqual(after.map((n, i) => n > before[i]), changed, name);
+    assert.ok(after.every((n, i) => n >= before[i]), "it only grows");
+  };
+  told("state", { now90k: 1, cameras: [] }, true, true, true);
+  for (const name of ["recordings", "gaps", "lists"]) told(name, { camera: "u-1", stream: "sub" }, false, true, false);
+  told("stream", { camera: "u-1", stream: "main", state: { phase: "off" } }, false, false, false);
+  told("clock", { set: true, now90k: 2 }, true, true, true);
+  told("state", { now90k: 3, cameras: [] }, true, true, true);
+});
+
+test("a list is asked for when it has changed, and again and again only while nothing tells", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const settle = () => new Promise(setImmediate);
+  const pass = async (ms) => {
+    for (let i = 0; i < ms; i += 500) {
+      t.mock.timers.tick(500);
+      await settle();
+    }
+  };
+  let [asked, fail] = [0, false];
+  const [shown, errors] = [[], []];
+  const listing = new ui.Listing({
+    ask: async () => {
+      asked++;
+      if (fail) throw new Error("no");
+      return asked;
+    },
+    onList: (n) => shown.push(n),
+    onError: (e) => errors.push(e.message),
+    pollMs: () => 5000,
+  });
+  const asks = async (n, does) => {
+    const before = asked;
+    await does();
+    await settle();
+    assert.equal(asked - before, n);
+  };
+  await asks(1, () => listing.follow(undefined));
+  await asks(1, () => pass(9500)); // nothing tells
+  await asks(1, () => listing.follow(1)); // what came meanwhile, nobody knows
+  await asks(0, () => pass(60_000));
+  await asks(0, () => listing.follow(1));
+  await asks(1, () => listing.follow(2));
+  await asks(0, () => [3, 4, 5].forEach((n) => listing.follow(n))); // a burst is one more question, a little later
+  await asks(1, () => pass(10_000));
+  fail = true;
+  await asks(1, () => listing.changed());
+  await asks(1, () => pass(5000)); // after an error it is tried again
+  assert.deepEqual(errors, ["no", "no"]);
+  fail = false;
+  await asks(1, () => pass(5000));
+  await asks(0, () => pass(60_000));
+  await asks(1, () => listing.follow(undefined));
+  await asks(1, () => pass(5000));
+  listing.stop();
+  await asks(0, () => pass(60_000));
+  assert.equal(shown.at(-1), asked);
 });

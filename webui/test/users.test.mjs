@@ -128,6 +128,7 @@ test("an administrator adds a viewer, changes its rights, ends its session, disa
   const ben = await signedIn(t, it, "ben", "battery staple");
   await ben.page.getByRole("heading", { name: "front" }).waitFor();
   assert.equal(await ben.page.getByRole("heading", { name: "yard" }).count(), 0);
+  assert.equal(await ben.page.getByRole("button", { name: /^(Add|Change|Delete)/ }).count(), 0);
   assert.equal(await ben.page.getByRole("link", { name: "Users" }).count(), 0);
   await ben.page.goto(`${it.address}/#page=users`);
   await ben.page.getByRole("heading", { name: "front" }).waitFor();
@@ -172,6 +173,44 @@ test("an administrator adds a viewer, changes its rights, ends its session, disa
   await ben.page.getByRole("alert").filter({ hasText: "open /login" }).waitFor();
   await sound(page);
   const refused = /status of (400|409)/; // what was tried above, as Chromium notes it
+  assert.deepEqual(wrong.filter((w) => !refused.test(w)), []);
+});
+
+test("an administrator tries and changes a camera", { timeout: 180_000 }, async (t) => {
+  const it = await owned(t);
+  const { page, wrong } = await signedIn(t, it, "anna", "correct horse", { viewport: phone });
+  const dialog = page.getByRole("dialog");
+  await page.getByRole("button", { name: "Change front…" }).focus();
+  await page.keyboard.press("Enter");
+  await dialog.getByLabel("Name", { exact: true }).fill("yard");
+  const main = dialog.getByRole("group", { name: "Main stream" });
+  await main.getByLabel("Address").fill("rtsp://127.0.0.1:1/main");
+  await main.getByRole("button", { name: "Test the main stream" }).click();
+  await main.getByRole("alert").filter({ hasText: "127.0.0.1:1" }).waitFor();
+  await sound(page);
+  await main.getByLabel("Record").check();
+  await main.getByLabel("in GB").fill("0.001");
+  await main.getByLabel("in days").fill("14");
+  await page.keyboard.press("Enter");
+  await field(dialog, '"main.keep"').getByText("a recorded stream needs at least").waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement?.getAttribute("name")), "main.keep");
+  await page.keyboard.press("ControlOrMeta+A");
+  await page.keyboard.type("20");
+  await page.keyboard.press("Enter");
+  await field(dialog, "name").getByText('there is a camera named "yard" already').waitFor();
+  await page.keyboard.press("ControlOrMeta+A");
+  await page.keyboard.type("gate");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "gate" }).waitFor();
+  await dialog.waitFor({ state: "hidden" });
+  await page.getByRole("button", { name: "Change gate…" }).click();
+  assert.equal(await main.getByLabel("Address").inputValue(), "rtsp://127.0.0.1:1/main");
+  assert.equal(await main.getByLabel("in GB").inputValue(), "20");
+  assert.equal(await main.getByLabel("in days").inputValue(), "14");
+  assert.ok(await main.getByLabel("Record").isChecked());
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "hidden" });
+  const refused = /status of 400/; // what was tried above, as Chromium notes it
   assert.deepEqual(wrong.filter((w) => !refused.test(w)), []);
 });
 

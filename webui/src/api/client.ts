@@ -2,7 +2,8 @@
 // pages; nothing here needs a framework.
 
 import type {
-  CameraConfig, RecordingRow, Recordings, Session, StreamType, TokenConfig, TopLevel, User, UserChange,
+  Camera, CameraChange, CameraConfig, DirectoryReport, Gap, RecordingRow, Recordings, Session, StreamToTry, StreamType, TokenConfig, TopLevel, Tried,
+  User, UserChange,
 } from "./types.ts";
 
 /** ApiError is an answer that is not a success. message is for people. */
@@ -19,9 +20,12 @@ export class ApiError extends Error {
 
 /** Range of a listing. A bound is 90 kHz units or text such as
  * "2026-11-23", which the server reads in its own time zone. */
-export interface ListRange {
+export interface TimeRange {
   start?: number | string;
   end?: number | string;
+}
+
+export interface ListRange extends TimeRange {
   /** Rows are cut so that none is longer than this. */
   split90k?: number;
 }
@@ -41,19 +45,40 @@ export class ApiClient {
   }
 
   recordings(camera: string, stream: StreamType, range: ListRange = {}, signal?: AbortSignal): Promise<Recordings> {
-    const q = new URLSearchParams();
-    if (range.start !== undefined) q.set("startTime90k", String(range.start));
-    if (range.end !== undefined) q.set("endTime90k", String(range.end));
+    const q = rangeQuery(range);
     if (range.split90k !== undefined) q.set("split90k", String(range.split90k));
     return this.#json<Recordings>(`${this.#stream(camera, stream)}recordings?${q}`, { signal });
+  }
+
+  async gaps(camera: string, stream: StreamType, range: TimeRange = {}, signal?: AbortSignal): Promise<Gap[]> {
+    return (await this.#json<{ gaps: Gap[] }>(`${this.#stream(camera, stream)}gaps?${rangeQuery(range)}`, { signal })).gaps;
   }
 
   async addCamera(config: CameraConfig): Promise<string> {
     return (await this.#json<{ uuid: string }>("api/cameras/", sending("POST", config))).uuid;
   }
 
+  /** A camera with its configuration, but for passwords. */
+  camera(camera: string, signal?: AbortSignal): Promise<Camera> {
+    return this.#json<Camera>(`api/cameras/${encodeURIComponent(camera)}/?cameraConfigs=true`, { signal });
+  }
+
+  /** precondition is what is believed to be there now; 412 when it is not. */
+  async changeCamera(camera: string, update: CameraChange, precondition: CameraChange): Promise<void> {
+    await this.#request(`api/cameras/${encodeURIComponent(camera)}/`, sending("PATCH", { update, precondition }));
+  }
+
+  /** Looks at a stream for some seconds. */
+  tryStream(stream: StreamToTry, signal?: AbortSignal): Promise<Tried> {
+    return this.#json<Tried>("api/test-stream", { ...sending("POST", stream), signal });
+  }
+
   async deleteCamera(camera: string): Promise<void> {
     await this.#request(`api/cameras/${encodeURIComponent(camera)}/`, { method: "DELETE" });
+  }
+
+  async directories(signal?: AbortSignal): Promise<DirectoryReport[]> {
+    return (await this.#json<{ dirs: DirectoryReport[] }>("api/dirs/", { signal })).dirs;
   }
 
   async users(signal?: AbortSignal): Promise<User[]> {
@@ -95,6 +120,11 @@ export class ApiClient {
    * was when it was listed, so that the address always means the same bytes. */
   viewUrl(camera: string, stream: StreamType, row: RecordingRow): string {
     return this.#at(`${this.#stream(camera, stream)}view.mp4?s=${segment(row)}`).href;
+  }
+
+  /** The same to be taken away; what still grows is as long as it is when it is asked for. */
+  downloadUrl(camera: string, stream: StreamType, row: RecordingRow): string {
+    return this.viewUrl(camera, stream, { ...row, growing: false });
   }
 
   initUrl(videoSampleEntryId: string): string {
@@ -151,6 +181,13 @@ export class ApiClient {
     }
     return response;
   }
+}
+
+function rangeQuery({ start, end }: TimeRange): URLSearchParams {
+  const q = new URLSearchParams();
+  if (start !== undefined) q.set("startTime90k", String(start));
+  if (end !== undefined) q.set("endTime90k", String(end));
+  return q;
 }
 
 /** sending is a request with a body of JSON. */

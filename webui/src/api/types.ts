@@ -11,8 +11,40 @@ export interface TopLevel {
   /** Who has signed in; absent when nobody has. */
   user?: { id: number; name: string };
   cameras: Camera[];
+  /** The sample directories; absent for who may not administer. */
+  directories?: Directory[];
   /** The appliance around the recorder; absent on any other machine. */
   machine?: Machine;
+}
+
+/** Directory is a sample directory as the recorder last saw it. */
+export interface Directory {
+  id: number;
+  path: string;
+  /** failing: it takes no writes now; unused: it is missing, or not ours. */
+  state: "ok" | "failing" | "unused";
+  /** Why it is not ok. */
+  error?: string;
+  /** Files that retention gave up do not go. */
+  alarm?: string;
+  /** Of its file system, of which the floor is kept free; absent while the disk does not answer. */
+  totalBytes?: number;
+  freeBytes?: number;
+  floorBytes?: number;
+}
+
+/** Forecast is how much recording takes, and how long that stays when it goes on like that. */
+export interface Forecast {
+  usedBytes: number;
+  /** Absent before ten minutes are recorded. */
+  bytesPerDay?: number;
+  /** Absent when it is not known, or more than a hundred years. */
+  forecastDays?: number;
+}
+
+/** DirectoryReport is a sample directory with what is in it; its forecast is the least of its streams. */
+export interface DirectoryReport extends Directory, Forecast {
+  streams: (Forecast & { camera: string; shortName: string; stream: StreamType })[];
 }
 
 /** Machine is how the appliance fared, as it said when the recorder started. */
@@ -118,6 +150,8 @@ export interface Stream {
   record: boolean;
   /** 0: no limit of its own, it shares what the disk has. */
   retainBytes: number;
+  /** Absent: age is no reason to delete. */
+  retainDays?: number;
   /** Absent while the stream has no recording. */
   minStartTime90k?: number;
   maxEndTime90k?: number;
@@ -132,6 +166,8 @@ export interface Stream {
   dirError?: string;
   /** Files of before the start that are not looked into yet, about. */
   filesToAdopt?: number;
+  /** Where it comes from, when that was asked for. */
+  config?: { url: string; username?: string };
 }
 
 /** StreamState is what the recorder does about a stream at this moment. */
@@ -175,6 +211,18 @@ export interface Recordings {
   videoSampleEntries: Record<string, VideoSampleEntry>;
 }
 
+/** Gap is a time in which a stream should have recorded and did not. */
+export interface Gap {
+  startTime90k: number;
+  /** Now, when it was asked for, while it grows. */
+  endTime90k: number;
+  growing?: boolean;
+  /** One that is not known here is as "other". */
+  cause: string;
+  /** For people. */
+  detail?: string;
+}
+
 /** CameraConfig is a camera as the configuration file writes it. */
 export interface CameraConfig {
   shortName: string;
@@ -188,6 +236,47 @@ export interface StreamConfig {
   password?: string;
   record: boolean;
   rtspTransport?: "tcp" | "udp";
+  /** 0: no limit, as with days. */
   retainBytes?: number;
+  retainDays?: number;
   flushIfSec?: number;
+}
+
+/** CameraChange is what is to be another value of a camera. What it leaves out stays. */
+export interface CameraChange {
+  shortName?: string;
+  streams?: Partial<Record<StreamType, Partial<StreamConfig>>>;
+}
+
+/** StreamToTry is a stream that need not be there. With a camera it is that stream of
+ * it, with what else is given in the place of what it is set to. */
+export interface StreamToTry {
+  camera?: string;
+  stream?: StreamType;
+  url?: string;
+  username?: string;
+  password?: string;
+}
+
+/** Tried is what came of trying a stream. */
+export type Tried = TriedWell | { ok: false; error: string };
+
+export interface TriedWell {
+  ok: true;
+  video: {
+    format: string;
+    profile?: string;
+    level?: string;
+    width: number;
+    height: number;
+    frameRate?: number;
+    /** Bits a second. */
+    bitRate?: number;
+    /** Absent when no group of pictures was seen whole. */
+    gopFrames?: number;
+    gopSec?: number;
+  };
+  audio?: { codec: string; channels?: number; sampleRate?: number };
+  skipped?: string[];
+  measuredSec?: number;
 }

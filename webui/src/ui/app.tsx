@@ -1,11 +1,12 @@
 import { useCallback, useEffect, useState } from "preact/hooks";
 import { ApiError, type ApiClient } from "../api/client.ts";
-import { Feed } from "../api/feed.ts";
+import { Feed, type Revisions } from "../api/feed.ts";
 import { streamTypes, type Camera, type Ended, type Machine, type StreamType, type TopLevel } from "../api/types.ts";
 import { AccountPage } from "./account.tsx";
-import { AddCamera } from "./add_camera.tsx";
+import { CameraForm } from "./camera_form.tsx";
 import { formatPlace, parsePlace, type Place } from "./place.ts";
 import { RecordingsPanel } from "./recordings.tsx";
+import { StoragePanel } from "./storage.tsx";
 import { Tile } from "./tile.tsx";
 import { Zone } from "./time.ts";
 import { UsersPage } from "./users.tsx";
@@ -23,6 +24,7 @@ export function streamsOf(camera: Camera): StreamType[] {
 
 export function App({ api }: { api: ApiClient }) {
   const [top, setTop] = useState<TopLevel>();
+  const [revisions, setRevisions] = useState<Revisions>(); // while events come
   const [zone, setZone] = useState<Zone>();
   const [trouble, setTrouble] = useState<ApiError>();
   const [place, go] = usePlace();
@@ -35,8 +37,9 @@ export function App({ api }: { api: ApiClient }) {
     let feed: Feed | undefined;
     let followedAt = -followMs;
     let askedAt = 0;
-    const show = (t: TopLevel) => {
+    const show = (t: TopLevel, r?: Revisions) => {
       setTop(t);
+      setRevisions(() => r);
       setZone((z) => (z?.name === t.timeZoneName ? z : new Zone(t.timeZoneName)));
     };
     /** follow has events come instead of asking. One that ends asks again. */
@@ -44,9 +47,8 @@ export function App({ api }: { api: ApiClient }) {
       followedAt = performance.now();
       const f = (feed = new Feed({
         url: api.eventsUrl(),
-        onState: (t) => {
-          if (feed !== f) return;
-          show(t);
+        onState: (t, r) => {
+          if (feed === f) show(t, r);
         },
         onEnd: () => {
           if (feed === f) feed = undefined;
@@ -121,6 +123,7 @@ export function App({ api }: { api: ApiClient }) {
             <Cameras
               api={api}
               top={top}
+              revisions={revisions}
               stale={trouble !== undefined}
               zone={zone}
               place={place}
@@ -176,6 +179,8 @@ function MachineFacts({ machine }: { machine: Machine }) {
 function Cameras(props: {
   api: ApiClient;
   top: TopLevel;
+  /** Absent while no events come. */
+  revisions: Revisions | undefined;
   /** The recorder has not answered since: what top says may be over. */
   stale: boolean;
   zone: Zone;
@@ -183,20 +188,18 @@ function Cameras(props: {
   go(p: Place): void;
   changed(): void;
 }) {
-  const { api, top, stale, zone, place, go, changed } = props;
+  const { api, top, revisions, stale, zone, place, go, changed } = props;
   const admin = top.permissions.adminCameras === true;
   const chosen = top.cameras.find((c) => c.uuid === place.camera) ?? top.cameras[0];
   const stream = chosen && ((place.stream && chosen.streams[place.stream] && place.stream) || streamsOf(chosen)[0]);
-  const deleted = (uuid: string) => {
-    if (place.camera === uuid) go({}); // or its recording would be looked for in another camera
-    changed();
-  };
+  // What the address names may be deleted: its recording is none of another stream.
+  const gone = (place.camera && place.camera !== chosen?.uuid) || (place.stream && place.stream !== stream);
   return (
     <>
       <section aria-labelledby="live-title">
         <div class="section-head">
           <h2 id="live-title">Live</h2>
-          {admin && <AddCamera api={api} added={changed} />}
+          {admin && <CameraForm api={api} done={changed} />}
         </div>
         {top.cameras.length === 0 && (
           <p class="note">
@@ -214,7 +217,7 @@ function Cameras(props: {
               zone={zone}
               now90k={top.now90k}
               showRecordings={(s) => go({ camera: c.uuid, stream: s })}
-              deleted={admin ? () => deleted(c.uuid) : undefined}
+              changed={admin ? changed : undefined}
             />
           ))}
         </div>
@@ -225,13 +228,15 @@ function Cameras(props: {
           cameras={top.cameras}
           camera={chosen}
           stream={stream}
+          revision={revisions?.(chosen.uuid, stream)}
           stale={stale}
           zone={zone}
-          today={zone.day(top.now90k)}
-          place={place}
+          now90k={top.now90k}
+          place={gone ? { day: place.day } : place}
           go={go}
         />
       )}
+      {top.directories && <StoragePanel api={api} top={top} dirs={top.directories} stale={stale} />}
     </>
   );
 }

@@ -39,3 +39,20 @@ export function Refusal({ children }: { children: ComponentChildren }) {
     </p>
   );
 }
+
+/** FormEnd is where the form of a dialog ends: what is wrong with it as a whole, and its buttons. */
+export function FormEnd({ error, yes, disabled, cancel }: { error: string; yes: string; disabled?: boolean; cancel(): void }) {
+  return (
+    <>
+      {error && <Refusal>{error}</Refusal>}
+      <div class="pair">
+        <button type="submit" class="main" disabled={disabled}>
+          {yes}
+        </button>
+        <button type="button" onClick={cancel}>
+          Cancel
+        </button>
+      </div>
+    </>
+  );
+}

@@ -1,31 +1,38 @@
-import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, type ApiClient } from "../api/client.ts";
-import type { Camera, RecordingRow, StreamType } from "../api/types.ts";
+import type { ComponentChildren } from "preact";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { ApiClient, TimeRange } from "../api/client.ts";
+import type { Camera, Gap, RecordingRow, StreamType } from "../api/types.ts";
 import { streamsOf } from "./app.tsx";
 import type { Place } from "./place.ts";
 import { addDays, bytes, duration, isDay, type Zone } from "./time.ts";
+import { useListing } from "./use_listing.ts";
+import { gapIs } from "./words.ts";
 
-const refreshMs = 5000;
-const firstMs = 1000; // while there is nothing to show
+const refreshMs = 5000; // while no events come
+const firstMs = 1000; // and there is nothing to show
 const rowLength90k = 3600 * 90000; // one row of the list covers at most an hour
 
-/** RecordingsPanel lists what one stream kept of one day, newest first, and
- * plays it. */
+/** RecordingsPanel lists what one stream kept of one day and where it has gaps, newest
+ * first, and plays it. */
 export function RecordingsPanel(props: {
   api: ApiClient;
   cameras: Camera[];
   camera: Camera;
   stream: StreamType;
+  /** How often the list is known to have changed; absent while no events come. */
+  revision: number | undefined;
   /** The recorder does not answer. */
   stale: boolean;
   zone: Zone;
-  today: string;
+  now90k: number;
   place: Place;
   go(p: Place): void;
 }) {
-  const { api, cameras, camera, stream, stale, zone, today, place, go } = props;
+  const { api, cameras, camera, stream, revision, stale, zone, now90k, place, go } = props;
+  const today = zone.day(now90k);
   const day = place.day ?? today;
-  const [rows, error] = useRows(api, camera.uuid, stream, day, day === today);
+  const { minStartTime90k } = camera.streams[stream]!;
+  const [{ rows, gaps }, error] = useDay(api, camera.uuid, stream, day, { growing: day === today, revision, minStartTime90k });
   const here = { camera: camera.uuid, stream, day: place.day };
 
   // What plays is kept as it was when it was chosen: the list goes on
@@ -33,12 +40,27 @@ export function RecordingsPanel(props: {
   const [playing, setPlaying] = useState<{ key: string; row: RecordingRow }>();
   const wanted = place.play === undefined ? undefined : `${camera.uuid} ${stream} ${place.play}`;
   useEffect(() => {
-    if (!wanted) setPlaying(undefined);
-    else if (playing?.key !== wanted) {
-      const row = rows?.find((r) => r.startId <= place.play! && place.play! <= (r.endId ?? r.startId));
-      setPlaying(row && { key: wanted, row });
-    }
+    if (!wanted) return setPlaying(undefined);
+    if (playing?.key === wanted) return;
+    const among = (list?: RecordingRow[]) => list?.find((r) => r.startId <= place.play! && place.play! <= (r.endId ?? r.startId));
+    const show = (row?: RecordingRow) => setPlaying(row && { key: wanted, row });
+    const row = among(rows);
+    if (!row?.growing) return show(row);
+    const abort = new AbortController(); // it has grown since it was listed: how long is it now?
+    readDay(api, camera.uuid, stream, day, abort.signal).then(
+      (list) => show(among(list) ?? row),
+      () => abort.signal.aborted || show(row),
+    );
+    return () => abort.abort();
   }, [wanted, rows, playing]);
+
+  /** While events come, what grows is listed when it begins, and ends now. */
+  const endOf = (r: RecordingRow | Gap) =>
+    r.growing && revision !== undefined && !stale && !error ? Math.max(r.endTime90k, now90k) : r.endTime90k;
+
+  /** mark is what is said of what goes on now, when that is known. */
+  const mark = (now: ComponentChildren) => (stale || error ? <span class="why"> end unknown</span> : now);
+  const entries = useMemo(() => rows && gaps && [...rows, ...gaps].sort((a, b) => b.startTime90k - a.startTime90k || idOf(b) - idOf(a)), [rows, gaps]);
 
   const stepDay = (n: number) => go({ ...here, day: addDays(day, n) });
   return (
@@ -96,8 +118,8 @@ export function RecordingsPanel(props: {
         </p>
       )}
       {!rows && !error && <p class="note">Reading the list…</p>}
-      {rows && rows.length === 0 && <p class="note">{emptyDay(camera, stream, day, zone)}</p>}
-      {rows && rows.length > 0 && (
+      {entries?.length === 0 && <p class="note">{emptyDay(camera, stream, day, zone)}</p>}
+      {entries && entries.length > 0 && (
         <table>
           <thead>
             <tr>
@@ -109,26 +131,35 @@ export function RecordingsPanel(props: {
             </tr>
           </thead>
           <tbody>
-            {rows.map((r) => (
+            {entries.map((r) => "cause" in r ? (
+              <tr key={`gap ${r.startTime90k}`} class="gap">
+                <td>{zone.time(r.startTime90k)}</td>
+                <td>
+                  {zone.time(endOf(r))} {gapIs(r)}
+                  {r.growing && mark(" until now")}
+                </td>
+                <td class="number">{duration(endOf(r) - r.startTime90k)}</td>
+                <td class="number" />
+                <td class="actions" />
+              </tr>
+            ) : (
               <tr key={`${r.openId}.${r.startId}`} class={playing && r.startId === playing.row.startId ? "current" : ""}>
                 <td>{zone.time(r.startTime90k)}</td>
                 <td>
-                  {zone.time(r.endTime90k)}
-                  {!r.growing ? (
-                    r.endReason && <span class="why"> {r.endReason}</span>
-                  ) : stale || error ? (
-                    <span class="why"> end unknown</span>
-                  ) : (
-                    <span class="mark"> recording now</span>
-                  )}
+                  {zone.time(endOf(r))}
+                  {!r.growing && r.endReason && <span class="why"> {r.endReason}</span>}
+                  {r.growing && mark(<span class="mark"> recording now</span>)}
                 </td>
-                <td class="number">{duration(r.endTime90k - r.startTime90k)}</td>
-                <td class="number">{bytes(r.sampleFileBytes)}</td>
+                <td class="number">{duration(endOf(r) - r.startTime90k)}</td>
+                <td class="number">
+                  {endOf(r) > r.endTime90k && "over "}
+                  {bytes(r.sampleFileBytes)}
+                </td>
                 <td class="actions">
                   <button type="button" onClick={() => go({ ...here, play: r.startId })}>
                     Play
                   </button>
-                  <a class="button" href={api.viewUrl(camera.uuid, stream, r)} download>
+                  <a class="button" href={api.downloadUrl(camera.uuid, stream, r)} download>
                     Download
                   </a>
                 </td>
@@ -205,40 +236,47 @@ function Playback({ title, url, close }: { title: string; url: string; close(): 
   );
 }
 
-/** useRows reads the list of a day, newest first; today's again and again. */
-function useRows(
+/** idOf puts recordings of one time in order; a gap has no id. */
+function idOf(r: RecordingRow | Gap): number {
+  return "startId" in r ? r.startId : -1;
+}
+
+/** readDay reads the recordings of a day. */
+async function readDay(api: ApiClient, camera: string, stream: StreamType, day: string, signal: AbortSignal): Promise<RecordingRow[]> {
+  return (await api.recordings(camera, stream, { ...rangeOf(day), split90k: rowLength90k }, signal)).recordings;
+}
+
+function rangeOf(day: string): TimeRange {
+  return { start: day, end: addDays(day, 1) };
+}
+
+/** useDay is what a stream has of a day, and has not, kept up to date. */
+function useDay(
   api: ApiClient,
   camera: string,
   stream: StreamType,
   day: string,
-  growing: boolean,
-): [RecordingRow[] | undefined, string] {
-  const [rows, setRows] = useState<RecordingRow[]>();
-  const [error, setError] = useState("");
+  { growing, revision, minStartTime90k = -Infinity }: {
+    /** It is today. */
+    growing: boolean;
+    revision: number | undefined;
+    /** Where the stream's first recording begins: what ended before is deleted, and no event tells. */
+    minStartTime90k: number | undefined;
+  },
+): [{ rows?: RecordingRow[]; gaps?: Gap[] }, string] {
+  const [list, error, again] = useListing(
+    {
+      ask: async (signal) => {
+        const [rows, gaps] = await Promise.all([readDay(api, camera, stream, day, signal), api.gaps(camera, stream, rangeOf(day), signal)]);
+        return { rows, gaps };
+      },
+      pollMs: (list) => (!growing ? Infinity : list?.rows.length === 0 ? firstMs : refreshMs),
+    },
+    [api, camera, stream, day, growing],
+    revision,
+  );
   useEffect(() => {
-    const abort = new AbortController();
-    let timer: ReturnType<typeof setTimeout>;
-    setRows(undefined);
-    setError("");
-    const read = async () => {
-      let wait = refreshMs;
-      try {
-        const range = { start: day, end: addDays(day, 1), split90k: rowLength90k };
-        const answer = await api.recordings(camera, stream, range, abort.signal);
-        setRows(answer.recordings.sort((a, b) => b.startTime90k - a.startTime90k || b.startId - a.startId));
-        setError("");
-        if (answer.recordings.length === 0) wait = firstMs;
-      } catch (e) {
-        if (abort.signal.aborted) return;
-        setError(e instanceof ApiError ? e.message : String(e));
-      }
-      if (growing) timer = setTimeout(read, wait);
-    };
-    void read();
-    return () => {
-      abort.abort();
-      clearTimeout(timer);
-    };
-  }, [api, camera, stream, day, growing]);
-  return [rows, error];
+    if (list?.rows.some((r) => r.startTime90k < minStartTime90k)) again();
+  }, [minStartTime90k]);
+  return [list ?? {}, error];
 }

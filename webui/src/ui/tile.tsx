@@ -3,6 +3,7 @@ import type { ApiClient } from "../api/client.ts";
 import type { Camera, StreamType } from "../api/types.ts";
 import { LivePlayer, type LiveStatus } from "../media/live_player.ts";
 import { streamsOf } from "./app.tsx";
+import { CameraForm } from "./camera_form.tsx";
 import { DeleteCamera } from "./delete_camera.tsx";
 import type { Zone } from "./time.ts";
 import { kept, overPicture, recorderState, recorderStates, unknown } from "./words.ts";
@@ -18,15 +19,15 @@ export function Tile(props: {
   zone: Zone;
   now90k: number;
   showRecordings(s: StreamType): void;
-  /** Absent for who may not delete cameras. */
-  deleted?(): void;
+  /** Absent for who may not change cameras. */
+  changed?(): void;
 }) {
   const { api, camera, stale, zone, now90k } = props;
   const types = streamsOf(camera);
   // A tile is small: the sub stream is enough for it.
   const [wanted, setWanted] = useState<StreamType>();
   const [cannot, setCannot] = useState<Partial<Record<StreamType, string>>>({});
-  const preferred = wanted ?? (types.includes("sub") ? "sub" : types[0]);
+  const preferred = [wanted, "sub" as const].find((t) => t && types.includes(t)) ?? types[0];
   const shown = preferred && cannot[preferred] ? (types.find((t) => !cannot[t]) ?? preferred) : preferred;
 
   const video = useRef<HTMLVideoElement>(null);
@@ -51,14 +52,20 @@ export function Tile(props: {
     };
   }, [api, camera.uuid, shown]);
 
-  const remove = props.deleted && <DeleteCamera api={api} camera={camera} deleted={props.deleted} />;
+  const { changed } = props;
+  const admin = changed && (
+    <>
+      <CameraForm api={api} camera={camera} done={changed} />
+      <DeleteCamera api={api} camera={camera} deleted={changed} />
+    </>
+  );
   const stream = shown && camera.streams[shown];
   if (!stream) {
     return (
       <article class="tile">
         <h3>{camera.shortName}</h3>
         <p class="note">This camera has no stream.</p>
-        {remove && <div class="tile-foot">{remove}</div>}
+        {admin && <div class="tile-foot">{admin}</div>}
       </article>
     );
   }
@@ -119,7 +126,7 @@ export function Tile(props: {
         <button type="button" onClick={() => props.showRecordings(shown)}>
           Recordings
         </button>
-        {remove}
+        {admin}
       </div>
     </article>
   );

@@ -1,7 +1,7 @@
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ApiClient } from "../api/client.ts";
 import { rights, type Camera, type Right, type User, type UserChange } from "../api/types.ts";
-import { Field, Refusal, said } from "./field.tsx";
+import { Field, FormEnd, said } from "./field.tsx";
 import { wrongOfUser } from "./words.ts";
 
 /** The row of rights that count for all cameras. */
@@ -139,15 +139,7 @@ export function UserForm(props: {
               </label>
             )}
             {user && <p class="note-inline">A change of password or rights signs the user out everywhere.</p>}
-            {error && !wrong && <Refusal>{error}</Refusal>}
-            <div class="pair">
-              <button type="submit" class="main" disabled={busy}>
-                {user ? "Save" : "Add"}
-              </button>
-              <button type="button" onClick={() => dialog.current?.close()}>
-                Cancel
-              </button>
-            </div>
+            <FormEnd error={wrong ? "" : error} yes={user ? "Save" : "Add"} disabled={busy} cancel={() => dialog.current?.close()} />
           </form>
         )}
       </dialog>

@@ -1,9 +1,9 @@
 // What the page says about a stream. Never a bare spinner: each state says
 // what is waited for, since when, and why.
 
-import type { Right, Stream, UserFields } from "../api/types.ts";
+import type { Directory, Forecast, Gap, Right, Stream, TriedWell, UserFields } from "../api/types.ts";
 import type { LiveStatus } from "../media/live_player.ts";
-import { duration, type Zone } from "./time.ts";
+import { bytes, duration, type Zone } from "./time.ts";
 
 export type Mood = "good" | "wait" | "bad" | "off" | "unknown";
 
@@ -78,21 +78,118 @@ export function kept(s: Stream): string {
   return s.recordings === 0 ? "nothing recorded yet" : `${duration(s.totalDuration90k)} kept`;
 }
 
+/** Why a stream was not recorded, by the cause of the gap. */
+const causes: Record<string, string> = {
+  unreachable: "the camera did not answer",
+  login_refused: "the camera refused user and password",
+  no_frames: "the camera sent no pictures",
+  bad_timestamps: "the times of the pictures were wrong",
+  camera_ended: "the camera ended the session",
+  disk_slow: "the disk was too slow",
+  disk_full: "the disk was full",
+  disk_error: "the disk took nothing",
+  recorder_down: "the recorder did not run",
+  clock: "the clock was set forward, this time never was",
+  unknown: "the recorder stopped without warning",
+};
+
+/** gapIs says why nothing was recorded. */
+export function gapIs({ cause, detail = "" }: Gap): string {
+  const [known, more] = [causes[cause], problemOf(detail)];
+  return `not recorded${known ? `: ${known}` : ""}${more && ` (${more})`}`;
+}
+
+/** directoryState says how a sample directory does. */
+export function directoryState({ state, error = "", alarm }: Directory): Said {
+  switch (state) {
+    case "ok":
+      return alarm ? { mood: "wait", text: "takes recordings, but deleted files do not go", why: alarm } : { mood: "good", text: "takes recordings", why: "" };
+    case "failing":
+      return { mood: "bad", text: "takes no recordings now", why: error };
+    default:
+      return { mood: "bad", text: "not used", why: error };
+  }
+}
+
+/** roomOf says what room the disk of a directory has, "" when that is not known. */
+export function roomOf({ totalBytes, freeBytes = 0, floorBytes = 0 }: Directory): string {
+  if (totalBytes === undefined) return "";
+  return `${bytes(freeBytes)} of ${bytes(totalBytes)} are free; the last ${bytes(floorBytes)} are never recorded to.`;
+}
+
+/** forecast says how much is recorded in a day, and for how many days that is kept. */
+export function forecast({ bytesPerDay, forecastDays }: Forecast): string {
+  if (bytesPerDay === undefined) return "How long recordings stay is known after ten minutes of recording.";
+  if (bytesPerDay === 0) return "Nothing is recorded.";
+  const rate = `${bytes(bytesPerDay)} a day are recorded`;
+  return forecastDays === undefined ? `${rate}.` : `${rate}; at this rate about ${days(forecastDays)} are kept.`;
+}
+
+/** takes says the same of a stream in short, and what it has taken; what is not known is left out. */
+export function takes({ usedBytes, bytesPerDay, forecastDays }: Forecast): string {
+  return [
+    `${bytes(usedBytes)} used`,
+    bytesPerDay !== undefined && (bytesPerDay > 0 ? `${bytes(bytesPerDay)} a day` : "nothing is recorded"),
+    forecastDays !== undefined && `about ${days(forecastDays)} kept`,
+  ]
+    .filter(Boolean)
+    .join(", ");
+}
+
+/** "14 hours", "2.5 days", "22 days" */
+function days(n: number): string {
+  if (n < 2) return `${Math.round(n * 24)} hours`;
+  return `${n < 10 ? Number(n.toFixed(1)) : Math.round(n)} days`;
+}
+
 /** WrongField is a refusal that names a field: which input, and what is said of it. */
 export interface WrongField {
   input: string;
   words: string;
 }
 
+const farApart = 4; // seconds from key frame to key frame for which one has to wait
+const dayBits = 86400 / 8; // bytes a day of a bit a second
+
+/** tried says in sentences what a stream that was tried is like. */
+export function tried({ video, audio, skipped = [], measuredSec }: TriedWell): string[] {
+  const { format, profile, level, width, height, frameRate, bitRate, gopSec, gopFrames } = video;
+  const profiled = [profile, level].filter(Boolean).join(" ");
+  const kbit = (bitRate ?? 0) / 1000;
+  const lines = [
+    ["It works: " + format + (profiled && ` (${profiled})`), `${width} × ${height}`, frameRate && `${frameRate} pictures a second`]
+      .filter(Boolean)
+      .join(", ") + ".",
+  ];
+  if (bitRate) lines.push(`${kbit < 1000 ? `${Math.round(kbit)} kbit/s` : `${(kbit / 1000).toFixed(1)} Mbit/s`}: about ${bytes(bitRate * dayBits)} a day.`);
+  lines.push(
+    gopSec === undefined
+      ? `No two key frames were seen${measuredSec ? ` in ${measuredSec} s` : ""}.`
+      : `A key frame every ${gopSec} s${gopFrames ? ` (${gopFrames} pictures)` : ""}.`,
+  );
+  if (gopSec === undefined || gopSec > farApart) lines.push("Live video begins with a key frame: it starts sooner when the camera sends one more often.");
+  if (format === "H.265") lines.push("Not every browser plays H.265.");
+  const sound = audio && [audio.codec.startsWith("mp4a.40") ? "AAC" : audio.codec, audio.sampleRate && `${audio.sampleRate / 1000} kHz`, channels(audio.channels)];
+  lines.push(sound ? `Sound: ${sound.filter(Boolean).join(", ")}.` : "No sound would be recorded.");
+  if (skipped.length > 0) lines.push(`Offered, too: ${skipped.join("; ")}.`);
+  return lines;
+}
+
+function channels(n = 0): string {
+  return ["", "mono", "stereo"][n] ?? `${n} channels`;
+}
+
 /** wrongField takes a refusal such as "streams.main.url: is missing" apart. It
- * is undefined when no input of the form stands for the field. */
-export function wrongField(message: string): WrongField | undefined {
+ * is undefined when no input of the form stands for the field. own: each stream
+ * has a user of its own there. */
+export function wrongField(message: string, own = false): WrongField | undefined {
   const [, field = "", words = ""] = /^([\w.]+): (.+)$/s.exec(message) ?? [];
-  const [, type, key] = /^streams\.(main|sub)\.(\w+)$/.exec(field) ?? [];
+  const [, type, key] = /^streams\.(main|sub|ext)\.(\w+)$/.exec(field) ?? [];
   if (field === "shortName") return { input: "name", words };
-  if (key === "url") return { input: type!, words };
-  if (key === "username" || key === "password") return { input: key, words };
-  if (key === "retainBytes") return { input: "keep", words: `in bytes, the ${type} stream's part ${words}` };
+  if (key === "url") return { input: `${type}.url`, words };
+  if (key === "username" || key === "password") return { input: own ? `${type}.${key}` : key, words };
+  if (key === "retainBytes") return { input: `${type}.keep`, words: `in bytes, it ${words}` };
+  if (key === "retainDays") return { input: `${type}.days`, words };
   return undefined;
 }
 
