@@ -942,6 +942,18 @@ var mutants = []mutant{{
 	new:    "own",
 	test:   "TestWhoMayDoWhat",
 }, {
+	breaks: "a precondition is not looked at",
+	file:   "nvr/access/user.go",
+	old:    "if !f.holds {",
+	new:    "if false {",
+	test:   "TestPreconditionsOfAUserHold",
+}, {
+	breaks: "null leaves the password",
+	file:   "nvr/web/users.go",
+	old:    "p.text = new(\"\")",
+	new:    "p.text = nil",
+	test:   "TestNullIsNoPassword",
+}, {
 	breaks: "a route does not ask",
 	file:   "nvr/web/caller.go",
 	old:    "return c, s.may(r, a, c.ID)",

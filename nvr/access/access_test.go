@@ -498,10 +498,10 @@ func TestOwnPassword(t *testing.T) {
 	if _, err := h.ChangeUser(t.Context(), s, id, UserChange{Password: &next}, home); !errors.As(err, new(*InvalidError)) {
 		t.Errorf("without the old one: %v", err)
 	}
-	if _, err := h.ChangeUser(t.Context(), s, id, UserChange{Password: &next, Old: &wrong}, home); !errors.Is(err, ErrDenied) {
+	if _, err := h.ChangeUser(t.Context(), s, id, UserChange{Password: &next, If: &UserChange{Password: &wrong}}, home); !errors.As(err, new(*PreconditionError)) {
 		t.Errorf("with a wrong one: %v", err)
 	}
-	renewed, err := h.ChangeUser(t.Context(), s, id, UserChange{Password: &next, Old: &old}, home)
+	renewed, err := h.ChangeUser(t.Context(), s, id, UserChange{Password: &next, If: &UserChange{Password: &old}}, home)
 	h.must(err)
 	h.gone(secret)
 	h.gone(there)
@@ -513,6 +513,66 @@ func TestOwnPassword(t *testing.T) {
 	if _, err := h.Login(t.Context(), "v", next, home, Subject{}); err != nil {
 		t.Errorf("the new one: %v", err)
 	}
+}
+
+// Fails when something changes of a user who is not what the change is for,
+// whoever makes it.
+func TestPreconditionsOfAUserHold(t *testing.T) {
+	h := newHouse(t)
+	id, _ := h.viewer("v", Live, map[int32]Rights{1: Export})
+	bare, err := h.AddUser(t.Context(), h.root, UserChange{Name: new("w"), Password: new("")})
+	h.must(err)
+	for name, c := range map[string]struct {
+		id    int32
+		is    UserChange
+		field string // that does not hold; "": all do
+	}{
+		"nothing":                  {id, UserChange{}, ""},
+		"all":                      {id, UserChange{Name: new("v"), Password: new("password of v"), Admin: new(false), Disabled: new(false), Rights: new(Live), Cameras: map[int32]Rights{1: Export | Recorded}}, ""},
+		"no password":              {bare, UserChange{Password: new("")}, ""},
+		"other name":               {id, UserChange{Name: new("w")}, "username"},
+		"disabled":                 {id, UserChange{Disabled: new(true)}, "disabled"},
+		"administrator":            {id, UserChange{Admin: new(true)}, "permissions"},
+		"other rights":             {id, UserChange{Rights: new(Recorded)}, "permissions"},
+		"rights to no camera":      {id, UserChange{Cameras: map[int32]Rights{}}, "permissions"},
+		"wrong password":           {id, UserChange{Password: new("password of w")}, "password"},
+		"no password where is one": {id, UserChange{Password: new("")}, "password"},
+		"password where is none":   {bare, UserChange{Password: new("password of v")}, "password"},
+	} {
+		was, err := h.User(h.root, c.id)
+		h.must(err)
+		want := was
+		want.Rights ^= Recorded
+		_, err = h.ChangeUser(t.Context(), h.root, c.id, UserChange{Rights: &want.Rights, If: &c.is}, home)
+		failed, ok := errors.AsType[*PreconditionError](err)
+		if c.field == "" && err != nil || c.field != "" && (!ok || failed.Field != c.field) {
+			t.Errorf("%s: %v, want one of %q", name, err, c.field)
+		}
+		if c.field != "" {
+			want = was
+		}
+		if now, err := h.User(h.root, c.id); err != nil || !cmp.Equal(now, want) {
+			t.Errorf("%s: %+v, %v, want %+v", name, now, err, want)
+		}
+		_, err = h.ChangeUser(t.Context(), h.root, c.id, UserChange{Rights: &was.Rights}, home)
+		h.must(err)
+	}
+}
+
+// Fails when a precondition lets passwords be tried without end.
+func TestPreconditionIsATry(t *testing.T) {
+	h := newHouse(t)
+	id, _ := h.viewer("v", Live, nil)
+	for range accountBurst + 1 {
+		_, err := h.ChangeUser(t.Context(), h.root, id, UserChange{If: &UserChange{Password: new("a guess")}}, home)
+		if errors.As(err, new(*LimitError)) {
+			return
+		}
+		if !errors.As(err, new(*PreconditionError)) {
+			t.Fatal(err)
+		}
+	}
+	t.Error("there is no limit")
 }
 
 func TestUsersMayOnlyWhatIsTheirs(t *testing.T) {
@@ -561,7 +621,7 @@ func TestUsersMayOnlyWhatIsTheirs(t *testing.T) {
 		"list":     errOf(h.Sessions(script, id)),
 		"see":      errOf(h.User(script, id)),
 		"revoke":   h.Revoke(t.Context(), script, id, 0),
-		"password": errOf(h.ChangeUser(t.Context(), script, id, UserChange{Password: &password, Old: &password}, home)),
+		"password": errOf(h.ChangeUser(t.Context(), script, id, UserChange{Password: &password, If: &UserChange{Password: &password}}, home)),
 		"token":    func() error { _, _, err := h.AddToken(t.Context(), script, "x", Live, 0, home); return err }(),
 	} {
 		if !errors.Is(err, ErrForbidden) {
@@ -589,6 +649,9 @@ func TestTokenToAdministerLetsNobodyIn(t *testing.T) {
 			t.Errorf("change, %s: %v", name, err)
 		}
 		c.Name = &name
+		if c.Password == &none {
+			continue // what a new user has anyway
+		}
 		if _, err := h.AddUser(t.Context(), by, c); !errors.Is(err, ErrForbidden) {
 			t.Errorf("add, %s: %v", name, err)
 		}
@@ -643,7 +706,7 @@ func TestLastAdministratorStays(t *testing.T) {
 	no, yes, none, old := false, true, "", rootPassword
 	refused := func(when string) {
 		t.Helper()
-		for name, c := range map[string]UserChange{"no admin": {Admin: &no}, "disabled": {Disabled: &yes}, "no password": {Password: &none, Old: &old}} {
+		for name, c := range map[string]UserChange{"no admin": {Admin: &no}, "disabled": {Disabled: &yes}, "no password": {Password: &none, If: &UserChange{Password: &old}}} {
 			if _, err := h.ChangeUser(t.Context(), h.root, root, c, home); !errors.As(err, new(*InvalidError)) {
 				t.Errorf("%s, %s: %v", when, name, err)
 			}

@@ -24,11 +24,21 @@ type User struct {
 type UserChange struct {
 	Name     *string
 	Password *string // "": none, so that nobody can sign in with one
-	Old      *string // the password until now: who changes the own one must know it
 	Admin    *bool
 	Disabled *bool
 	Rights   *Rights
 	Cameras  map[int32]Rights
+
+	// If is what must hold of the user until now, else nothing changes: a
+	// *PreconditionError. Who changes the own password must give it there.
+	If *UserChange
+}
+
+// PreconditionError is a precondition that does not hold.
+type PreconditionError struct{ Field string }
+
+func (e *PreconditionError) Error() string {
+	return "precondition." + e.Field + " is not what it is until now: nothing was changed"
 }
 
 func (a *Access) userByID(id int32) *db.User {
@@ -96,6 +106,9 @@ func (c *UserChange) letsIn() bool { return c.Password != nil || c.Admin != nil 
 // AddUser adds a user, by an administrator; by a token only a viewer without a
 // password.
 func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int32, err error) {
+	if c.Password != nil && *c.Password == "" {
+		c.Password = nil // a new user has none
+	}
 	if !by.May(Administer, 0) || by.Token && c.letsIn() {
 		return 0, ErrForbidden
 	}
@@ -136,10 +149,16 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 	if was == nil {
 		return "", ErrNotFound
 	}
-	if own && c.Password != nil {
-		if err := a.provePassword(ctx, was, c.Old, from); err != nil {
-			return "", err
-		}
+	if c.If == nil {
+		c.If = &UserChange{}
+	}
+	// A browser that was left open must not be enough to change the password.
+	// A user without one has nothing to prove.
+	if own && c.Password != nil && c.If.Password == nil && was.PasswordHash != "" {
+		return "", &InvalidError{"precondition.password, the password until now, is missing"}
+	}
+	if err := a.holds(ctx, c.If, was, from); err != nil {
+		return "", err
 	}
 	next, err := a.changed(ctx, *was, c)
 	if err != nil {
@@ -180,21 +199,40 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 	return secret, nil
 }
 
-// provePassword makes sure that who changes a password knows it: a browser that
-// was left open must not be enough. A user without one has nothing to prove.
-func (a *Access) provePassword(ctx context.Context, u *db.User, old *string, from Peer) error {
-	if u.PasswordHash == "" {
-		return nil
+// holds checks every precondition that is given. The password comes last: it
+// costs work, and a try.
+func (a *Access) holds(ctx context.Context, c *UserChange, u *db.User, from Peer) error {
+	is := userOf(u)
+	for _, f := range []struct {
+		name  string
+		holds bool
+	}{
+		{"username", c.Name == nil || *c.Name == is.Name},
+		{"disabled", c.Disabled == nil || *c.Disabled == is.Disabled},
+		{"permissions", c.Admin == nil || *c.Admin == is.Admin},
+		{"permissions", c.Rights == nil || c.Rights.complete() == is.Rights},
+		{"permissions", c.Cameras == nil || maps.Equal(c.Cameras, is.Cameras)},
+	} {
+		if !f.holds {
+			return &PreconditionError{f.name}
+		}
 	}
-	if old == nil {
-		return &InvalidError{"precondition.password, the password until now, is missing"}
+	wrong := &PreconditionError{"password"}
+	switch {
+	case c.Password == nil:
+		return nil
+	case *c.Password == "" || u.PasswordHash == "":
+		if *c.Password != "" || u.PasswordHash != "" {
+			return wrong
+		}
+		return nil
 	}
 	if err := a.accounts.take(a.account(u.Name, u, from)); err != nil {
 		return err
 	}
-	right, _, err := a.hashing.verify(ctx, u.PasswordHash, *old, signedIn)
+	right, _, err := a.hashing.verify(ctx, u.PasswordHash, *c.Password, signedIn)
 	if err == nil && !right {
-		err = ErrDenied
+		err = wrong
 	}
 	return err
 }

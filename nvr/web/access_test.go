@@ -745,6 +745,31 @@ func TestRefusedChangeTellsOfNoCamera(t *testing.T) {
 	}
 }
 
+// Fails when null is not what takes a password away, or when what is not said
+// does.
+func TestNullIsNoPassword(t *testing.T) {
+	g := newGuarded(t, nil)
+	path := fmt.Sprintf("/api/users/%d", g.ids["A"])
+	signIn := func() int {
+		return g.send("", "POST", "/api/login", `{"username":"of A","password":"password of A"}`).status
+	}
+	for _, c := range []struct {
+		body           string
+		status, signIn int
+	}{
+		{`{"update":{"disabled":false}}`, 204, 204},
+		{`{"update":{"password":null},"precondition":{"password":"wrong"}}`, 412, 204},
+		{`{"update":{"password":null},"precondition":{"password":null}}`, 412, 204},
+		{`{"update":{"password":null},"precondition":{"password":"password of A"}}`, 204, 401},
+		{`{"update":{"password":"password of A"},"precondition":{"password":null}}`, 204, 204},
+	} {
+		a := g.send("admin", "PATCH", path, c.body)
+		if got := signIn(); a.status != c.status || got != c.signIn {
+			t.Errorf("%s: %d %s, then signing in %d, want %d, %d", c.body, a.status, a.body, got, c.status, c.signIn)
+		}
+	}
+}
+
 // bodyAfter is a body that comes when something has been done.
 type bodyAfter struct {
 	io.Reader

@@ -378,6 +378,8 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{409, "admin", "PATCH", ghost, `{"update":{"username":"owner"}}`, nil},
 		{412, "A", "PATCH", fmt.Sprintf("/api/users/%d", d.ids["A"]), `{"update":{"password":"another one"},"precondition":{"password":"wrong"}}`, nil},
 		{204, "B", "PATCH", fmt.Sprintf("/api/users/%d", d.ids["B"]), `{"update":{"password":"another one"},"precondition":{"password":"password of B"}}`, nil},
+		{204, "admin", "PATCH", ghost, `{"update":{"password":null},
+			"precondition":{"username":"ghost","disabled":false,"password":null,"permissions":{"administrator":false}}}`, nil},
 		{400, "admin", "DELETE", "/api/users/1", "", nil},
 		{403, "A", "DELETE", "/api/users/1", "", nil},
 		{204, "admin", "DELETE", ghost, "", nil},

@@ -96,11 +96,14 @@ func readSigned(r *http.Request, into any, csrf *string) (*caller, error) {
 func accessError(err error) (status int, text string, ok bool) {
 	var invalid *access.InvalidError
 	var limit *access.LimitError
+	var precondition *access.PreconditionError
 	switch {
 	case errors.As(err, &invalid):
 		return http.StatusBadRequest, invalid.Error(), true
 	case errors.As(err, &limit):
 		return http.StatusTooManyRequests, limit.Error(), true
+	case errors.As(err, &precondition):
+		return http.StatusPreconditionFailed, precondition.Error(), true
 	case errors.Is(err, access.ErrDenied):
 		return http.StatusUnauthorized, err.Error(), true
 	case errors.Is(err, access.ErrForbidden), errors.Is(err, access.ErrClaimOver), errors.Is(err, access.ErrCode):

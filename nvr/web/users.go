@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"time"
@@ -50,9 +51,9 @@ func (s *server) userJSON(u *access.User) userJSON {
 
 // userChange is what a body says of a user; what it leaves out stays.
 type userChange struct {
-	Username    *string `json:"username"`
-	Disabled    *bool   `json:"disabled"`
-	Password    *string `json:"password"`
+	Username    *string     `json:"username"`
+	Disabled    *bool       `json:"disabled"`
+	Password    newPassword `json:"password"`
 	Permissions *struct {
 		Administrator *bool                `json:"administrator"`
 		AllCameras    *[]string            `json:"allCameras"`
@@ -60,8 +61,20 @@ type userChange struct {
 	} `json:"permissions"`
 }
 
+// newPassword is a password that null takes away, as the empty one does, and that
+// stays when nothing is said of it.
+type newPassword struct{ text *string }
+
+func (p *newPassword) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		p.text = new("")
+		return nil
+	}
+	return json.Unmarshal(b, &p.text)
+}
+
 func (s *server) userChange(in *userChange) (c access.UserChange, err error) {
-	c = access.UserChange{Name: in.Username, Disabled: in.Disabled, Password: in.Password}
+	c = access.UserChange{Name: in.Username, Disabled: in.Disabled, Password: in.Password.text}
 	p := in.Permissions
 	if p == nil {
 		return c, nil
@@ -155,9 +168,7 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		CSRF         string     `json:"csrf"`
 		Update       userChange `json:"update"`
-		Precondition struct {
-			Password *string `json:"password"`
-		} `json:"precondition"`
+		Precondition userChange `json:"precondition"`
 	}
 	id, err := pathID(r, "user")
 	if err != nil {
@@ -167,18 +178,19 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if in.Update.Permissions != nil && !c.May(access.Administer, 0) {
+	if (in.Update.Permissions != nil || in.Precondition.Permissions != nil) && !c.May(access.Administer, 0) {
 		return access.ErrForbidden // before an answer tells which cameras there are
 	}
 	change, err := s.userChange(&in.Update)
 	if err != nil {
 		return err
 	}
-	change.Old = in.Precondition.Password
-	secret, err := s.Access.ChangeUser(r.Context(), c.Subject, id, change, c.peer)
-	if err == access.ErrDenied {
-		return &httpError{http.StatusPreconditionFailed, "precondition.password is not the password until now"}
+	precondition, err := s.userChange(&in.Precondition)
+	if err != nil {
+		return err
 	}
+	change.If = &precondition
+	secret, err := s.Access.ChangeUser(r.Context(), c.Subject, id, change, c.peer)
 	if err != nil {
 		return err
 	}
