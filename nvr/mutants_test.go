@@ -942,6 +942,12 @@ var mutants = []mutant{{
 	new:    "own",
 	test:   "TestWhoMayDoWhat",
 }, {
+	breaks: "a token lets in who is disabled",
+	file:   "nvr/access/user.go",
+	old:    "was.Disabled && c.Disabled",
+	new:    "false && c.Disabled",
+	test:   "TestTokenToAdministerLetsNobodyIn",
+}, {
 	breaks: "a precondition is not looked at",
 	file:   "nvr/access/user.go",
 	old:    "if !f.holds {",
@@ -980,8 +986,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a token makes administrators",
 	file:   "nvr/access/user.go",
-	old:    "if other && !by.May(Administer, 0) || by.Token && c.letsIn() {",
-	new:    "if other && !by.May(Administer, 0) || by.UserID == id && by.Token && c.letsIn() {",
+	old:    "if other && !by.May(Administer, 0) || by.Token && c.letsIn(was) {",
+	new:    "if other && !by.May(Administer, 0) || by.UserID == id && by.Token && c.letsIn(was) {",
 	test:   "TestTokenToAdministerLetsNobodyIn",
 }, {
 	breaks: "an administrator who was deleted makes another",

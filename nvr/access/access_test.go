@@ -663,6 +663,21 @@ func TestTokenToAdministerLetsNobodyIn(t *testing.T) {
 	_, err = h.ChangeUser(t.Context(), by, id, UserChange{Disabled: &yes, Rights: new(Recorded)}, home)
 	h.must(err)
 	h.must(h.DeleteUser(t.Context(), by, other))
+
+	// Who is disabled stays that, whatever lets in; who is not may be said to be so.
+	_, err = h.ChangeUser(t.Context(), by, id, UserChange{Disabled: &no}, home)
+	if !errors.Is(err, ErrForbidden) {
+		t.Errorf("enable who has a password: %v", err)
+	}
+	_, err = h.ChangeUser(t.Context(), h.root, id, UserChange{Password: &none}, home)
+	h.must(err)
+	if _, err = h.ChangeUser(t.Context(), by, id, UserChange{Disabled: &no}, home); !errors.Is(err, ErrForbidden) {
+		t.Errorf("enable who may have a token: %v", err)
+	}
+	_, err = h.ChangeUser(t.Context(), h.root, id, UserChange{Disabled: &no}, home)
+	h.must(err)
+	_, err = h.ChangeUser(t.Context(), by, id, UserChange{Disabled: &no}, home)
+	h.must(err)
 }
 
 // Fails when what was decided before the session ended, and comes to be done

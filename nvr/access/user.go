@@ -100,8 +100,11 @@ func userOf(u *db.User) User {
 }
 
 // letsIn reports whether a change gives somebody a way in, or makes an
-// administrator. That is not for tokens: what they did would outlast them.
-func (c *UserChange) letsIn() bool { return c.Password != nil || c.Admin != nil && *c.Admin }
+// administrator. That is not for tokens: what they did would outlast them. was is
+// the user until now; who was disabled may have a password, or tokens.
+func (c *UserChange) letsIn(was *db.User) bool {
+	return c.Password != nil || c.Admin != nil && *c.Admin || was.Disabled && c.Disabled != nil && !*c.Disabled
+}
 
 // AddUser adds a user, by an administrator; by a token only a viewer without a
 // password.
@@ -109,7 +112,7 @@ func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int3
 	if c.Password != nil && *c.Password == "" {
 		c.Password = nil // a new user has none
 	}
-	if !by.May(Administer, 0) || by.Token && c.letsIn() {
+	if !by.May(Administer, 0) || by.Token && c.letsIn(&db.User{}) {
 		return 0, ErrForbidden
 	}
 	if c.Name == nil {
@@ -133,7 +136,7 @@ func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int3
 }
 
 // ChangeUser changes a user: all of it by an administrator, the own password by
-// anybody, no password and no administrator by a token. Who may other things now, or has another password, has to sign in
+// anybody; a token sets no password, makes no administrator and lets nobody in who is disabled. Who may other things now, or has another password, has to sign in
 // again: its sessions end. That of the subject goes on with a new secret, which
 // is returned; else that is empty.
 func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserChange, from Peer) (secret string, err error) {
@@ -142,12 +145,12 @@ func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserCha
 	}
 	own := by.UserID == id
 	other := c.Name != nil || c.Admin != nil || c.Disabled != nil || c.Rights != nil || c.Cameras != nil
-	if other && !by.May(Administer, 0) || by.Token && c.letsIn() {
-		return "", ErrForbidden
-	}
 	was := a.userByID(id)
 	if was == nil {
 		return "", ErrNotFound
+	}
+	if other && !by.May(Administer, 0) || by.Token && c.letsIn(was) {
+		return "", ErrForbidden
 	}
 	if c.If == nil {
 		c.If = &UserChange{}
