@@ -948,6 +948,30 @@ var mutants = []mutant{{
 	new:    "false && c.Disabled",
 	test:   "TestTokenToAdministerLetsNobodyIn",
 }, {
+	breaks: "viewers read the address of a camera",
+	file:   "nvr/record/record.go",
+	old:    "return cerr.Problem",
+	new:    "return cerr.Error()",
+	test:   "TestWhatIsWrongWithACameraIsNamed",
+}, {
+	breaks: "viewers read the address of a camera in what was kept before",
+	file:   "nvr/web/gaps.go",
+	old:    "g.Cause, withoutAddress(g.Detail)",
+	new:    "g.Cause, g.Detail",
+	test:   "TestNoListTellsTheAddressOfACamera",
+}, {
+	breaks: "the log tells a path that lets in",
+	file:   "nvr/camera/address.go",
+	old:    "shown = scheme + host + take(path, token)",
+	new:    "shown = scheme + host + path",
+	test:   "TestPasswordsDoNotShow",
+}, {
+	breaks: "the log tells the values of a query",
+	file:   "nvr/camera/address.go",
+	old:    "take(take(query, value), token)",
+	new:    "take(query, token)",
+	test:   "TestPasswordsDoNotShow",
+}, {
 	breaks: "a precondition is not looked at",
 	file:   "nvr/access/user.go",
 	old:    "if !f.holds {",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -16,7 +17,7 @@ type address struct {
 	url      *base.URL // with credentials
 	host     string    // host:port to connect to
 	shown    string    // for errors and logs
-	password string
+	secrets  []string  // that shown leaves out, and the password
 	protocol gortsplib.Protocol
 }
 
@@ -60,7 +61,8 @@ func parseAddress(cfg *Config) (*address, *Error) {
 		return bad("port %s does not exist", port)
 	}
 
-	a := &address{url: u, host: net.JoinHostPort(u.Hostname(), port), shown: oneLine(redactPath(u.CloneWithoutCredentials().String()))}
+	a := &address{url: u, host: net.JoinHostPort(u.Hostname(), port)}
+	a.shown, a.secrets = hide(u.CloneWithoutCredentials().String())
 	switch cfg.Transport {
 	case "", "tcp":
 		a.protocol = gortsplib.ProtocolTCP
@@ -73,7 +75,9 @@ func parseAddress(cfg *Config) (*address, *Error) {
 		u.User = url.UserPassword(cfg.Username, cfg.Password)
 	}
 	if u.User != nil {
-		a.password, _ = u.User.Password()
+		if password, _ := u.User.Password(); password != "" {
+			a.secrets = append(a.secrets, password)
+		}
 	}
 	return a, nil
 }
@@ -82,47 +86,62 @@ func isRTSP(scheme string) bool {
 	return strings.EqualFold(scheme, "rtsp") || strings.EqualFold(scheme, "rtsps")
 }
 
-// redact takes out of a URL, well formed or not, what may be a password. A
+// redact takes out of a URL, well formed or not, what may be a secret. A
 // password may hold any character, also / and ?: all before the last @ goes.
 func redact(s string) string {
-	prefix, rest, ok := strings.Cut(s, "://")
-	if ok {
-		prefix += "://"
-	} else {
-		prefix, rest = "", s
-	}
-	return oneLine(prefix + redactPath(rest[strings.LastIndexByte(rest, '@')+1:]))
+	scheme, rest := cutScheme(s)
+	shown, _ := hide(scheme + rest[strings.LastIndexByte(rest, '@')+1:])
+	return shown
 }
 
-// redactPath takes out the value of each pass, passwd, password and pwd in path
-// or query, where several makers want it (/user=admin_password=…_channel=1.sdp,
-// /h264?usr=admin&pwd=…).
-func redactPath(s string) string {
-	lower := strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	s = strings.ToValidUTF8(s, "?")
-	var b strings.Builder
-	for {
-		at := -1
-		for _, word := range [...]string{"password=", "passwd=", "pass=", "pwd="} {
-			if i := strings.Index(lower, word); i >= 0 && (at < 0 || i+len(word) < at) {
-				at = i + len(word)
-			}
-		}
-		if at < 0 {
-			b.WriteString(s)
-			return b.String()
-		}
-		b.WriteString(s[:at])
-		b.WriteString("***")
-		next := strings.IndexAny(s[at:], "&/;")
-		if next < 0 {
-			return b.String()
-		}
-		s, lower = s[at+next:], lower[at+next:]
+func cutScheme(s string) (scheme, rest string) {
+	if i := strings.Index(s, "://"); i >= 0 {
+		return s[:i+3], s[i+3:]
 	}
+	return "", s
 }
+
+var (
+	// Several makers want the password in path or query
+	// (/user=admin_password=…_channel=1.sdp, /h264?usr=admin&pwd=…).
+	password = regexp.MustCompile(`(?i)(?:passw(?:or)?d|pass|pwd)=([^&/;]+)`)
+	// Of others the path is all the secret there is (/9xTqBw3kLmZpVr2s).
+	token = regexp.MustCompile(`[\pL\pN_%-]{12,}`)
+	value = regexp.MustCompile(`=([^&]+)`)
+)
+
+// hide takes out of a URL without credentials the values of its query, passwords
+// wherever they stand, and each run of 12 or more letters and digits of its path,
+// which may be a token. secrets are what it took out that is long enough to be
+// known again in other text.
+func hide(s string) (shown string, secrets []string) {
+	scheme, rest := cutScheme(strings.ToValidUTF8(s, "?"))
+	take := func(text string, of *regexp.Regexp) string {
+		var b strings.Builder
+		at := 0
+		for _, m := range of.FindAllStringSubmatchIndex(text, -1) {
+			from, to := m[len(m)-2], m[len(m)-1] // the group, or the whole
+			if to-from >= leastSecret {
+				secrets = append(secrets, text[from:to])
+			}
+			b.WriteString(text[at:from] + "***")
+			at = to
+		}
+		return b.String() + text[at:]
+	}
+	rest = take(rest, password)
+	host, path := rest, ""
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		host, path = rest[:i], rest[i:]
+	}
+	path, query, hasQuery := strings.Cut(path, "?")
+	shown = scheme + host + take(path, token)
+	if hasQuery {
+		shown += "?" + take(take(query, value), token)
+	}
+	return oneLine(shown), secrets
+}
+
+// leastSecret is from where on a text is looked for in what a camera says; a
+// shorter one, as channel=1 has, stands everywhere.
+const leastSecret = 6

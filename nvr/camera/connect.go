@@ -72,7 +72,8 @@ func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn
 	case d.count > 2:
 		d.refused = problem(Protocol, "redirects more than once")
 	case !sameHost(d.first, address) && d.addr.url.User != nil:
-		d.refused = problem(Protocol, "redirects to another host, %s, which gets no password", oneLine(address))
+		d.refused = problem(Protocol, "redirects to another host, which gets no password")
+		d.refused.URL = " to " + oneLine(address)
 	}
 	refused := d.refused
 	d.mu.Unlock()

@@ -129,7 +129,7 @@ func TestRedirects(t *testing.T) {
 	}{
 		{"to another port", "u:s3cret@", "rtsp://10.0.0.7:8554/main", 1, ""},
 		{"to another host, without a password", "", "rtsp://10.0.0.8/main", 1, ""},
-		{"to another host, with a password", "u:s3cret@", "rtsp://10.0.0.8/main", 1, "redirects to another host, 10.0.0.8:554, which gets no password"},
+		{"to another host, with a password", "u:s3cret@", "rtsp://10.0.0.8/main", 1, "redirects to another host, which gets no password"},
 		{"for ever", "", "rtsp://10.0.0.7/main", 1000, "redirects more than once"},
 	}
 	for _, tt := range tests {
@@ -151,7 +151,11 @@ func TestRedirects(t *testing.T) {
 					t.Errorf("%d units, %v", n, err)
 				}
 			} else {
-				wantError(t, err, Protocol, "rtsp://10.0.0.7/main: "+tt.want)
+				where := ""
+				if strings.Contains(tt.want, "another host") {
+					where = " to 10.0.0.8:554"
+				}
+				wantError(t, err, Protocol, "rtsp://10.0.0.7/main"+where+": "+tt.want)
 			}
 			if dials > 2 {
 				t.Errorf("connected %d times", dials)
@@ -160,12 +164,19 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+// Fails when an error shows what is a password, or when the URL of a camera is
+// the secret, a part of it that lets in.
 func TestPasswordsDoNotShow(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"rtsp://u:p@h/x", "rtsp://h/x"},
 		{"rtsp://u:p@a@h/x", "rtsp://h/x"},
-		{"rtsp://h/user=admin_password=geheim_channel=1.sdp", "rtsp://h/user=admin_password=***"},
-		{"rtsp://h/h264?usr=a&PWD=b&x=c", "rtsp://h/h264?usr=a&PWD=***&x=c"},
+		{"rtsp://h/user=admin_password=geheim_channel=1.sdp", "rtsp://h/user=***=***"},
+		{"rtsp://h/user=a;passwd=b;c", "rtsp://h/user=a;passwd=***;c"},
+		{"rtsp://h/h264?usr=a&PWD=b&x=c", "rtsp://h/h264?usr=***&PWD=***&x=***"},
+		{"rtsps://192.168.1.1:7441/9xTqBw3kLmZpVr2s?enableSrtp", "rtsps://192.168.1.1:7441/***?enableSrtp"},
+		{"rtsp://h/live/0f8fad5b-d9cb-469f-a165-70867728950e/main", "rtsp://h/live/***/main"},
+		{"rtsp://h/live?9xTqBw3kLmZpVr2s", "rtsp://h/live?***"},
+		{"rtsp://front-door-camera.example.org/Streaming/Channels/101", "rtsp://front-door-camera.example.org/Streaming/Channels/101"},
 		{"rtsp://h/?pass=a&passwd=b&password=c", "rtsp://h/?pass=***&passwd=***&password=***"},
 		{"rtsp://h/\x1b[0m\n", "rtsp://h/ [0m "},
 	} {
@@ -174,13 +185,19 @@ func TestPasswordsDoNotShow(t *testing.T) {
 		}
 	}
 	// A camera that repeats what it got.
-	c := newCanned(1)
-	c.answer = map[string]string{"DESCRIBE": "400 no such password: s3cret"}
-	err := Play(context.Background(), Config{
-		URL: "rtsp://10.0.0.7/main", Username: "u", Password: "s3cret",
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
-	}, Handler{})
-	wantError(t, err, Protocol, "rtsp://10.0.0.7/main: DESCRIBE answered with 400 no such password: ***")
+	for url, says := range map[string][2]string{
+		"rtsp://10.0.0.7/main":                        {"no such password: s3cret", "rtsp://10.0.0.7/main: DESCRIBE answered with 400 no such password: ***"},
+		"rtsp://10.0.0.7/9xTqBw3kLmZpVr2s?key=abcdef": {"no 9xTqBw3kLmZpVr2s with abcdef", "rtsp://10.0.0.7/***?key=***: DESCRIBE answered with 400 no *** with ***"},
+		"rtsp://10.0.0.7/x":                           {"what is rtsp://10.0.0.7:554/x, please?", "rtsp://10.0.0.7/x: DESCRIBE answered with 400 what is *** please?"},
+	} {
+		c := newCanned(1)
+		c.answer = map[string]string{"DESCRIBE": "400 " + says[0]}
+		err := Play(context.Background(), Config{
+			URL: url, Username: "u", Password: "s3cret",
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
+		}, Handler{})
+		wantError(t, err, Protocol, says[1])
+	}
 }
 
 func TestKindsHaveNames(t *testing.T) {

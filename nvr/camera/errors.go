@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"unicode"
@@ -62,8 +63,8 @@ func (k Kind) String() string {
 // ended.
 type Error struct {
 	Kind    Kind
-	URL     string // without credentials
-	Problem string // one line: what, and why
+	URL     string // without credentials and tokens, for logs and administrators
+	Problem string // one line: what, and why; with no address, for all
 	Err     error  // the cause, where there is one
 }
 
@@ -80,17 +81,20 @@ func problem(k Kind, format string, args ...any) *Error {
 // maxProblem bounds what a camera can make us log.
 const maxProblem = 300
 
-// located puts the URL in, and takes out what no log may show: the password,
-// line ends, and any length a camera likes.
+// located puts the URL in, and takes out what nobody may see: passwords and
+// tokens, addresses that a camera or a library repeats, line ends, and any length
+// a camera likes.
 func (e *Error) located(a *address) *Error {
-	e.URL = a.shown
+	e.URL = a.shown + e.URL
 	text := e.Problem
-	if a.password != "" {
-		text = strings.ReplaceAll(text, a.password, "***")
+	for _, secret := range a.secrets {
+		text = strings.ReplaceAll(text, secret, "***")
 	}
-	e.Problem = oneLine(text)
+	e.Problem = oneLine(anyURL.ReplaceAllString(text, "***"))
 	return e
 }
+
+var anyURL = regexp.MustCompile(`[A-Za-z]+://[^\s"]*`)
 
 func oneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
@@ -139,7 +143,7 @@ func failure(step string, err error) *Error {
 	case errors.As(err, &login):
 		return e(Unauthorized, "login asked for in a way that is not supported (401)")
 	case errors.As(err, &dns):
-		return e(Unreachable, "host %s not found", dns.Name)
+		return e(Unreachable, "its host is not found: check the name in the URL")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return e(Refused, "connection refused")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),

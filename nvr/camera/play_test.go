@@ -366,7 +366,7 @@ func TestWhereNothingIsThereToPlay(t *testing.T) {
 		b.cfg.DialContext = func(context.Context, string, string) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "cam.lan", IsNotFound: true}}
 		}
-		wantError(t, b.play(t, time.Minute), Unreachable, "rtsp://127.0.0.1:1/main: host cam.lan not found")
+		wantError(t, b.play(t, time.Minute), Unreachable, "rtsp://127.0.0.1:1/main: its host is not found: check the name in the URL")
 		b.cfg.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

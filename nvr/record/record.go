@@ -277,7 +277,7 @@ func (r *Recorder) keep(ctx context.Context, st *store.Stream, src store.Source,
 			return
 		case errors.As(err, &cerr) && cerr.Kind == camera.BadURL:
 			// It cannot get better by itself.
-			st.Wait(store.OtherCause, err.Error())
+			st.Wait(store.OtherCause, inWords(err))
 			log.Error("stream cannot be recorded", "err", err)
 			<-ctx.Done()
 			return
@@ -288,7 +288,7 @@ func (r *Recorder) keep(ctx context.Context, st *store.Stream, src store.Source,
 			wait = firstPause
 		}
 		pause = min(2*pause, longPause)
-		last = err.Error()
+		last = inWords(err)
 		st.Wait(causeOf(err), last)
 		log.Warn("session ended", "err", err, "lasted", lasted.Round(time.Millisecond), "again_in", max(wait, r.doors.wait(src)).Round(time.Millisecond))
 		select {
@@ -331,6 +331,15 @@ func (r *Recorder) enter(ctx context.Context, st *store.Stream, src store.Source
 		case <-time.After(min(wait, time.Second)): // the seconds are counted down
 		}
 	}
+}
+
+// inWords is an error as viewers of the camera may see it: without its address,
+// which is for the log and for administrators.
+func inWords(err error) string {
+	if cerr, ok := errors.AsType[*camera.Error](err); ok {
+		return cerr.Problem
+	}
+	return err.Error()
 }
 
 // causeOf is what the end of a session means for the time until the next.
@@ -391,7 +400,7 @@ func (r *Recorder) play(ctx context.Context, st *store.Stream, src store.Source,
 	if run != nil {
 		switch {
 		case ctx.Err() == nil:
-			run.End(err.Error())
+			run.End(inWords(err))
 		case context.Cause(ctx) != ctx.Err():
 			run.End(context.Cause(ctx).Error())
 		default:

@@ -232,21 +232,22 @@ func TestRecordingGoesOnAfterFaults(t *testing.T) {
 	}
 }
 
-// Each thing that is wrong with a camera is named, with its address, and
-// without its password.
+// Each thing that is wrong with a camera is named to who may see it; its address
+// is for the log, and its password for nobody.
 func TestWhatIsWrongWithACameraIsNamed(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		camera cameratest.Config
 		change func(*store.StreamConfig)
 		script string
+		url    string
 		want   []string
 	}{
-		{"refused", cameratest.Config{}, func(c *store.StreamConfig) { c.URL = "rtsp://10.0.0.8/main" }, "", []string{"rtsp://10.0.0.8/main", "refused"}},
+		{"refused", cameratest.Config{}, func(c *store.StreamConfig) { c.URL = "rtsp://10.0.0.8/main" }, "", "rtsp://10.0.0.8/main", []string{"refused"}},
 		{"wrong password", cameratest.Config{User: "admin", Password: "right"},
-			func(c *store.StreamConfig) { c.Username, c.Password = "admin", "wrong" }, "", []string{"rtsp://10.0.0.7:554/main", "login refused"}},
-		{"no such stream", cameratest.Config{}, func(c *store.StreamConfig) { c.URL += "x" }, "", []string{"rtsp://10.0.0.7:554/mainx", "404"}},
-		{"no video", cameratest.Config{}, nil, "0s frozen 10m", []string{"rtsp://10.0.0.7:554/main", "10s"}},
+			func(c *store.StreamConfig) { c.Username, c.Password = "admin", "wrong" }, "", "rtsp://10.0.0.7:554/main", []string{"login refused"}},
+		{"no such stream", cameratest.Config{}, func(c *store.StreamConfig) { c.URL += "x" }, "", "rtsp://10.0.0.7:554/mainx", []string{"404"}},
+		{"no video", cameratest.Config{}, nil, "0s frozen 10m", "rtsp://10.0.0.7:554/main", []string{"10s"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -273,6 +274,9 @@ func TestWhatIsWrongWithACameraIsNamed(t *testing.T) {
 					if !strings.Contains(said.Reason, w) {
 						t.Errorf("reason %q does not name %q", said.Reason, w)
 					}
+				}
+				if strings.Contains(said.Reason, "10.0.0.") || !strings.Contains(b.log.String(), tt.url) {
+					t.Errorf("reason %q, and the address has to be in the log alone:\n%s", said.Reason, b.log)
 				}
 				if strings.Contains(said.Reason, "wrong\"") || strings.Contains(b.log.String(), ":wrong@") {
 					t.Error("the password is shown")

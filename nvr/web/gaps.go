@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"regexp"
 
 	"holdfast/nvr/media"
 	"holdfast/nvr/store"
@@ -46,5 +47,11 @@ func (s *server) gaps(w http.ResponseWriter, r *http.Request) error {
 }
 
 func describeGap(g *store.Gap) gapJSON {
-	return gapJSON{g.Start, g.End, g.Cause, g.Detail, g.Growing}
+	return gapJSON{g.Start, g.End, g.Cause, withoutAddress(g.Detail), g.Growing}
 }
+
+// withoutAddress takes the address of a camera from what a recorder of before
+// kept with it: it is not for everybody who may see the camera.
+func withoutAddress(text string) string { return address.ReplaceAllString(text, "") }
+
+var address = regexp.MustCompile(`rtsps?://\S*(?:: |$)|rtsps?://\S*`)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,37 @@ import (
 	"holdfast/nvr/media"
 	"holdfast/nvr/store"
 )
+
+// Fails when somebody who is no administrator reads the address of a camera in
+// what was kept before errors left it out.
+func TestNoListTellsTheAddressOfACamera(t *testing.T) {
+	for in, want := range map[string]string{
+		"no answer": "no answer", "": "",
+		"rtsp://10.0.0.7:554/main: connection refused":             "connection refused",
+		"rtsps://[fd00::1]:322/9xTqBw3kLmZpVr2s?x=y: no answer":    "no answer",
+		"rtsp://10.0.0.7/main":                                     "",
+		"stream: parse \"rtsp://10.0.0.7/main\": invalid: control": "stream: parse \"invalid: control",
+	} {
+		if got := withoutAddress(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	r := newRecorder(t, "view")
+	st := r.stream("sub")
+	st.Wait(store.CameraUnreachable, "rtsp://10.0.0.7/secret: no answer")
+	r.ahead.Store(int64(10 * time.Minute))
+	st.Wait(store.LoginRefused, "rtsp://10.0.0.7/secret: login refused")
+	r.ahead.Store(int64(15 * time.Minute))
+	cam := r.camera("main")
+	cam.send(50)
+	cam.run.End("rtsp://10.0.0.7/secret: no answer")
+	for _, path := range []string{r.path("sub/gaps"), r.path("main/recordings")} {
+		a := r.ask("GET", path, "")
+		if a.status != 200 || !strings.Contains(string(a.body), "no answer") || strings.Contains(string(a.body), "10.0.0.7") {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+}
 
 // A gap is listed while it goes on, and from the database after a restart.
 func TestGapsHaveTheirCause(t *testing.T) {

@@ -164,7 +164,7 @@ func (a *row) add(s *store.Span) {
 	if s.Uncommitted && a.FirstUncommitted == nil {
 		a.FirstUncommitted = &first
 	}
-	a.Growing, a.HasTrailingZero, a.EndReason = s.Growing, s.TrailingZero, s.EndReason
+	a.Growing, a.HasTrailingZero, a.EndReason = s.Growing, s.TrailingZero, withoutAddress(s.EndReason)
 }
 
 func describeEntry(e *media.SampleEntry) entryJSON {
