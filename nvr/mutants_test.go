@@ -972,6 +972,19 @@ var mutants = []mutant{{
 	new:    "take(query, token)",
 	test:   "TestPasswordsDoNotShow",
 }, {
+	breaks: "the right to export decides nothing",
+	file:   "nvr/access/access.go",
+	old:    "return granted&Export != 0",
+	new:    "return granted&Recorded != 0",
+	test:   "TestWhoMayOnlyLookTakesNoFile",
+	in:     "nvr/web",
+}, {
+	breaks: "who may only look takes a film of any length",
+	file:   "nvr/web/view.go",
+	old:    "!takes && d > mostShown",
+	new:    "!takes && d < 0",
+	test:   "TestWhoMayOnlyLookTakesNoFile",
+}, {
 	breaks: "a precondition is not looked at",
 	file:   "nvr/access/user.go",
 	old:    "if !f.holds {",

@@ -91,6 +91,7 @@ const (
 	ViewVideo                  // see either of the next two
 	ViewLive                   // see live video
 	ViewRecorded               // list and see what was recorded
+	TakeRecorded               // have it as a file to be handed on
 	Administer                 // all else: cameras, their configuration, users
 )
 
@@ -123,11 +124,17 @@ func (s Subject) May(a Action, camera int32) bool {
 		return granted&Live != 0
 	case ViewRecorded:
 		return granted&Recorded != 0
+	case TakeRecorded:
+		return granted&Export != 0
 	case Administer:
 		return granted&Admin != 0
 	}
 	return false
 }
+
+// Rights are those that the subject has to a camera, for a page that shows only
+// what is of use. They decide nothing: that is May.
+func (s Subject) Rights(camera int32) Rights { return s.granted(camera) & Watching }
 
 func (s Subject) granted(camera int32) Rights {
 	if s.UserID == 0 {

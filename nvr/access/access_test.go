@@ -182,11 +182,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 		}
 		return s
 	}
-	const look, video, live, recorded, admin = "l", "v", "L", "R", "A"
+	const look, video, live, recorded, take, admin = "l", "v", "L", "R", "T", "A"
 	actions := []struct {
 		Action
 		letter string
-	}{{LookAround, look}, {ViewVideo, video}, {ViewLive, live}, {ViewRecorded, recorded}, {Administer, admin}}
+	}{{LookAround, look}, {ViewVideo, video}, {ViewLive, live}, {ViewRecorded, recorded}, {TakeRecorded, take}, {Administer, admin}}
 	for name, c := range map[string]struct {
 		s            Subject
 		a, b, whole_ string
@@ -194,10 +194,10 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}{
 		"zero":                            {Subject{}, "", "", "", ""},
 		"nobody":                          {h.Nobody(), "", "", "", ""},
-		"nobody where all may look":       {Nobody(Watching), "lvLR", "lvLR", "lvLR", "lvLR"},
-		"administrator":                   {h.root, "lvLRA", "lvLRA", "lvLRA", "lvLRA"},
+		"nobody where all may look":       {Nobody(Watching), "lvLRT", "lvLRT", "lvLRT", "lvLRT"},
+		"administrator":                   {h.root, "lvLRTA", "lvLRTA", "lvLRTA", "lvLRTA"},
 		"viewer of a":                     {h.session(a), "lvL", "", "lvL", ""},
-		"viewer of b":                     {h.session(b), "", "lvR", "lvR", ""},
+		"viewer of b":                     {h.session(b), "", "lvRT", "lvRT", ""},
 		"viewer of all":                   {h.session(all), "lvLR", "lvR", "lvLR", "lvR"},
 		"viewer of none":                  {h.session(none), "", "", "l", ""},
 		"token for recorded of a":         {token(h.session(a), Recorded), "", "", "l", ""},

@@ -21,6 +21,7 @@ import (
 	"github.com/coder/websocket"
 
 	"holdfast/nvr/access"
+	"holdfast/nvr/media"
 	"holdfast/nvr/store"
 )
 
@@ -241,6 +242,47 @@ func TestEveryRouteAsksForEveryCamera(t *testing.T) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(table)) {
 		t.Errorf("%s is in the table and no route", name)
+	}
+}
+
+// Fails when the right to export decides nothing, or decides over what is only
+// looked at.
+func TestWhoMayOnlyLookTakesNoFile(t *testing.T) {
+	g := newGuarded(t, nil)
+	g.record()
+	var list recordingsJSON
+	a := g.send("admin", "GET", "/api/cameras/"+g.uuids["A"]+"/main/recordings", "")
+	if err := json.Unmarshal(a.body, &list); err != nil || len(list.Recordings) == 0 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	one := list.Recordings[0].End.Sub(list.Recordings[0].Start)
+	film := func(d media.Duration) string { return "view.mp4?" + strings.Repeat("s=0&", int(d/one)) + "s=0" }
+	for _, c := range []struct {
+		who, camera, path string
+		status            int
+		disposition       string
+	}{
+		{"A", "A", "view.mp4?s=0", 200, "inline"}, // live, recorded
+		{"A", "A", film(60 * media.Minute), 200, "inline"},
+		{"A", "A", film(mostShown), 403, ""},
+		{"A", "A", strings.Replace(film(mostShown), "mp4", "mp4.txt", 1), 403, ""},
+		{"A", "A", "view.m4s?s=0", 200, ""},
+		{"B", "B", "view.mp4?s=0", 200, "attachment"}, // live, export
+		{"B", "B", film(mostShown), 200, "attachment"},
+		{"B", "A", film(mostShown), 404, ""},
+		{"admin", "A", "view.mp4?s=0", 200, "attachment"},
+		{"admin", "A", film(mostShown), 200, "attachment"},
+	} {
+		a := g.send(c.who, "HEAD", "/api/cameras/"+g.uuids[c.camera]+"/main/"+c.path, "")
+		if got, _, _ := strings.Cut(a.header.Get("Content-Disposition"), ";"); a.status != c.status || got != c.disposition {
+			t.Errorf("%s, %.40s of %s: %d %q, want %d %q", c.who, c.path, c.camera, a.status, got, c.status, c.disposition)
+		}
+	}
+	for who, want := range map[string][]string{"A": {"live", "recorded"}, "B": {"live", "recorded", "export"}, "admin": {"live", "recorded", "export"}} {
+		var top topLevel
+		if err := json.Unmarshal(g.send(who, "GET", "/api/", "").body, &top); err != nil || !slices.Equal(top.Cameras[0].Rights, want) {
+			t.Errorf("%s is told of %q, %v, want %q", who, top.Cameras[0].Rights, err, want)
+		}
 	}
 }
 

@@ -39,6 +39,7 @@ type cameraJSON struct {
 	ID          int32                 `json:"id"`
 	ShortName   string                `json:"shortName"`
 	Description string                `json:"description"`
+	Rights      []string              `json:"rights"` // of the caller
 	Streams     map[string]streamJSON `json:"streams"`
 }
 
@@ -114,7 +115,7 @@ func (s *server) topFor(r *http.Request, configs bool) topLevel {
 	}
 	for _, c := range s.Store.Cameras() {
 		if callerOf(r).May(access.LookAround, c.ID) {
-			t.Cameras = append(t.Cameras, describe(c, configs))
+			t.Cameras = append(t.Cameras, describe(callerOf(r), c, configs))
 		}
 	}
 	if t.Permissions.AdminCameras {
@@ -134,7 +135,7 @@ func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	j := describe(c, more.configs)
+	j := describe(callerOf(r), c, more.configs)
 	if more.days {
 		if err := addDays(r, c, &j); err != nil {
 			return err
@@ -197,9 +198,11 @@ func addDays(r *http.Request, c *store.Camera, to *cameraJSON) error {
 	return nil
 }
 
-func describe(c *store.Camera, configs bool) cameraJSON {
+// describe is a camera as by may see it.
+func describe(by *caller, c *store.Camera, configs bool) cameraJSON {
 	out := cameraJSON{
 		UUID: c.UUID, ID: c.ID, ShortName: c.Name, Description: c.Description,
+		Rights:  by.Rights(c.ID).Names(),
 		Streams: make(map[string]streamJSON, len(c.Streams)),
 	}
 	for _, st := range c.Streams {

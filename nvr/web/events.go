@@ -223,7 +223,7 @@ func (s *server) event(c *caller, n *store.Notice) (name string, data any) {
 		return "", nil // it was deleted since, which is told, too
 	}
 	if n.Change == store.CameraChanged {
-		return "camera", describe(cam, false)
+		return "camera", describe(c, cam, false)
 	}
 	st := cam.Stream(n.Stream)
 	if st == nil {

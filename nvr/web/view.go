@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast/nvr/access"
 	"holdfast/nvr/media"
 	"holdfast/nvr/mp4"
 	"holdfast/nvr/store"
@@ -145,6 +146,11 @@ func (sp span) segments(ctx context.Context, st *store.Stream, out []mp4.Segment
 	return out, nil
 }
 
+// mostShown is how much of view.mp4 who may see recordings and not export them
+// gets at once: an hour, which is what the page plays in one piece, and the
+// recording that it ends in.
+const mostShown = 60*media.Minute + media.MaxRecording
+
 // view serves recorded video: view.mp4, view.m4s, and what they consist of as
 // text.
 type view struct {
@@ -183,6 +189,12 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	takes := callerOf(r).May(access.TakeRecorded, cam.ID)
+	if d := ver.file.Duration(); !v.segment && !takes && d > mostShown {
+		return &httpError{http.StatusForbidden, fmt.Sprintf(
+			"these are %v of video, and without the right to export it view.mp4 shows %v at most: ask for a shorter part",
+			d.Std().Round(time.Second), mostShown.Std())}
+	}
 	if v.text {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_ = ver.file.Describe(w) // the caller has gone: nobody to tell
@@ -206,7 +218,10 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 			h.Set("X-Leading-Media-Duration", strconv.FormatInt(int64(l), 10))
 		}
 	} else {
-		h.Set("Content-Disposition", attachment(ver.name))
+		h.Set("Content-Disposition", "inline")
+		if takes {
+			h.Set("Content-Disposition", attachment(ver.name))
+		}
 		// A browser shows a video opened by itself in a page of its own making.
 		h.Del("Content-Security-Policy")
 	}

@@ -355,7 +355,7 @@ func TestRowsOfARequestAreLimited(t *testing.T) {
 func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 	r := newRecorder(t, "view")
 	first, _ := r.twoRuns()
-	s := &server{Config: Config{Store: r.store, Now: time.Now}, log: slog.New(slog.DiscardHandler),
+	s := &server{Config: Config{Store: r.store, Now: time.Now, Anonymous: "view"}, log: slog.New(slog.DiscardHandler),
 		films: share{most: mostServed, always: alwaysTaken}}
 	cam, ok := r.store.Camera(r.uuid)
 	if !ok {
@@ -365,7 +365,8 @@ func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 		t.Helper()
 		req := httptest.NewRequest("GET", r.path("main/view.mp4?s=%d", first)+strings.Repeat(fmt.Sprintf("&s=%d", first), recordings-1), nil)
 		req.SetPathValue("stream", "main")
-		req = req.WithContext(context.WithValue(t.Context(), cameraKey{}, cam))
+		ctx := context.WithValue(t.Context(), callerKey{}, &caller{Subject: s.nobody()})
+		req = req.WithContext(context.WithValue(ctx, cameraKey{}, cam))
 		w := httptest.NewRecorder()
 		if err := (view{}).serve(s, w, req); err != nil {
 			status, _ := s.refusal(req, err)

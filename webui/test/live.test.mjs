@@ -71,7 +71,7 @@ async function recorder(t) {
       serverVersion: "test", timeZoneName: "UTC", now90k: now90k(), cameras: it.cameras, directories: it.directories,
       permissions: { viewVideo: true, adminCameras: true },
     }),
-    cameras: [{ uuid: "u-1", shortName: "front <b>door</b>", description: "", streams: { main: stream(recording), sub: stream({ ...recording }) } }],
+    cameras: [{ uuid: "u-1", shortName: "front <b>door</b>", description: "", rights: ["live", "recorded"], streams: { main: stream(recording), sub: stream({ ...recording }) } }],
   };
   const server = createServer(async (req, res) => {
     const { pathname } = new URL(req.url, "http://x");
@@ -320,6 +320,16 @@ test("nothing is called good while the recorder is away", { timeout: 60_000 }, a
   await page.unroute(/\/api\//);
   await page.locator(".dot.good").first().waitFor({ timeout: 10_000 });
   await page.locator(".mark").waitFor({ timeout: 10_000 });
+});
+
+test("a download is offered to who may export", { timeout: 60_000 }, async (t) => {
+  const { page, it } = await open(t, (c) => c.play());
+  it.rows = [{ startId: 1, runStartId: 1, openId: 1, startTime90k: 90000, endTime90k: 180000, videoSampleEntryId: 1, videoSamples: 1, sampleFileBytes: 1 }];
+  await page.getByRole("button", { name: "Play", exact: true }).waitFor({ timeout: 10_000 });
+  assert.equal(await page.locator("a[download]").count(), 0);
+  it.cameras[0].rights.push("export");
+  await page.reload();
+  await page.locator("a[download]").waitFor({ timeout: 10_000 });
 });
 
 test("events bring lists up to date, and take away what is deleted", { timeout: 60_000 }, async (t) => {

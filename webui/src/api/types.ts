@@ -139,6 +139,8 @@ export interface Camera {
   uuid: string;
   shortName: string;
   description: string;
+  /** What the caller may see of it. */
+  rights: Right[];
   streams: Partial<Record<StreamType, Stream>>;
 }
 

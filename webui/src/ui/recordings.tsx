@@ -34,6 +34,7 @@ export function RecordingsPanel(props: {
   const { minStartTime90k } = camera.streams[stream]!;
   const [{ rows, gaps }, error] = useDay(api, camera.uuid, stream, day, { growing: day === today, revision, minStartTime90k });
   const here = { camera: camera.uuid, stream, day: place.day };
+  const mayExport = camera.rights.includes("export");
 
   // What plays is kept as it was when it was chosen: the list goes on
   // growing under it.
@@ -109,6 +110,7 @@ export function RecordingsPanel(props: {
           key={playing.key}
           title={`${camera.shortName} · ${stream} · ${zone.day(playing.row.startTime90k)} ${zone.time(playing.row.startTime90k)}`}
           url={api.viewUrl(camera.uuid, stream, playing.row)}
+          mayExport={mayExport}
           close={() => go(here)}
         />
       )}
@@ -159,9 +161,11 @@ export function RecordingsPanel(props: {
                   <button type="button" onClick={() => go({ ...here, play: r.startId })}>
                     Play
                   </button>
-                  <a class="button" href={api.downloadUrl(camera.uuid, stream, r)} download>
-                    Download
-                  </a>
+                  {mayExport && (
+                    <a class="button" href={api.downloadUrl(camera.uuid, stream, r)} download>
+                      Download
+                    </a>
+                  )}
                 </td>
               </tr>
             ))}
@@ -179,7 +183,7 @@ function emptyDay(camera: Camera, stream: StreamType, day: string, zone: Zone): 
   return `No video of ${day}. There is video from ${zone.day(s.minStartTime90k)} to ${zone.day(s.maxEndTime90k)}.`;
 }
 
-function Playback({ title, url, close }: { title: string; url: string; close(): void }) {
+function Playback({ title, url, mayExport, close }: { title: string; url: string; mayExport: boolean; close(): void }) {
   const [trouble, setTrouble] = useState("");
   const box = useRef<HTMLDivElement>(null);
   const video = useRef<HTMLVideoElement>(null);
@@ -229,7 +233,7 @@ function Playback({ title, url, close }: { title: string; url: string; close(): 
       />
       {trouble && (
         <p class="trouble" role="alert">
-          This recording does not play here ({trouble}). Downloaded, it plays in most players.
+          This recording does not play here ({trouble}).{mayExport && " Downloaded, it plays in most players."}
         </p>
       )}
     </div>
