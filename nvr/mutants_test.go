@@ -985,6 +985,30 @@ var mutants = []mutant{{
 	new:    "!takes && d < 0",
 	test:   "TestWhoMayOnlyLookTakesNoFile",
 }, {
+	breaks: "who polls keeps the owner from signing in",
+	file:   "nvr/access/limit.go",
+	old:    "err != nil && newcomer && l",
+	new:    "err != nil && newcomer && false && l",
+	test:   "TestOnePollerKeepsNobodyOut",
+}, {
+	breaks: "every try is a newcomer's",
+	file:   "nvr/access/limit.go",
+	old:    "err != nil && newcomer && l",
+	new:    "err != nil && (newcomer || true) && l",
+	test:   "TestOnePollerKeepsNobodyOut",
+}, {
+	breaks: "a line of many networks has a try for each",
+	file:   "nvr/access/limit.go",
+	old:    "block(address, 48)",
+	new:    "block(address, 64)",
+	test:   "TestOnePollerKeepsNobodyOut",
+}, {
+	breaks: "newcomers have no limit together",
+	file:   "nvr/access/limit.go",
+	old:    "newcomer && l.newcomers.take(tries{name: key.name}) == nil {",
+	new:    "newcomer {",
+	test:   "TestTriesAreLimited",
+}, {
 	breaks: "a precondition is not looked at",
 	file:   "nvr/access/user.go",
 	old:    "if !f.holds {",

@@ -209,8 +209,8 @@ type Access struct {
 
 	hashing   hasher
 	addresses limiter // tries to sign in, by address
-	accounts  limiter // the same, by name
-	claim     *claim  // nil: there is none in this process
+	accounts  nameLimiter
+	claim     *claim // nil: there is none in this process
 	tickets   tickets
 
 	unset atomic.Bool // the clock was not set yet, when we last looked
@@ -229,7 +229,7 @@ func Open(ctx context.Context, cfg Config) (*Access, error) {
 		cfg: cfg, db: cfg.DB, log: cfg.Log, now: cfg.Now,
 		hashing:   newHasher(),
 		addresses: newLimiter(addressEvery, addressBurst),
-		accounts:  newLimiter(accountEvery, accountBurst),
+		accounts:  newNameLimiter(),
 		tickets:   tickets{open: make(map[[32]byte]ticket)},
 		users:     make(map[int32]*db.User),
 		sessions:  make(map[[32]byte]*session),

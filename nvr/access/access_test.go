@@ -773,11 +773,11 @@ func TestTriesAreLimited(t *testing.T) {
 			return err
 		}
 		limited := func(err error) bool { return errors.As(err, new(*LimitError)) }
-		// One name from many addresses.
+		// One name from many addresses, newcomers all.
 		n := 0
 		for ; n < 100 && !limited(try("root", "wrong", fmt.Sprintf("198.51.100.%d", n))); n++ {
 		}
-		if n != accountBurst {
+		if n != 2*accountBurst {
 			t.Errorf("%d tries for one name", n)
 		}
 		if err := try("root", rootPassword, "198.51.100.200"); !limited(err) {
@@ -813,6 +813,44 @@ func TestTriesAreLimited(t *testing.T) {
 			t.Errorf("later: %v", err)
 		}
 	})
+}
+
+// Fails when one address that polls, or one line with many, keeps the owner from
+// signing in elsewhere, or gets more tries by it.
+func TestOnePollerKeepsNobodyOut(t *testing.T) {
+	for name, poller := range map[string]func(i int) string{
+		"address": func(int) string { return "198.51.100.7" },
+		"line":    func(i int) string { return fmt.Sprintf("2001:db8:1:%x::1", i) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				const each = 3 * time.Second
+				n, let := 0, 0
+				poll := func(d time.Duration) {
+					t.Helper()
+					for end := n + int(d/each); n < end; n++ {
+						time.Sleep(each)
+						_, err := h.Login(t.Context(), "root", "wrong", Peer{poller(n), ""}, Subject{})
+						if errors.Is(err, ErrDenied) {
+							let++
+						}
+					}
+				}
+				poll(10 * time.Minute)
+				for i := range 20 {
+					if _, err := h.Login(t.Context(), "root", rootPassword, Peer{fmt.Sprintf("203.0.113.%d", i), ""}, Subject{}); err != nil {
+						t.Errorf("newcomer %d: %v", i, err)
+					}
+					poll(30 * time.Second)
+				}
+				// Those that come back, those there were, and one for each time that it is new.
+				if most := int(20*time.Minute/accountEvery) + accountBurst + int(20*time.Minute/newcomerEvery) + 1; let > most {
+					t.Errorf("the poller had %d tries, want %d at most", let, most)
+				}
+			})
+		})
+	}
 }
 
 // Fails when names or addresses that nobody has keep others from their tries: a

@@ -142,7 +142,7 @@ func (a *Access) Claim(ctx context.Context, code, name, password string, from Pe
 	if !a.Unclaimed() {
 		return "", ErrClaimed
 	}
-	if err := a.addresses.take(tries{address: block(from.Address)}); err != nil {
+	if err := a.addresses.take(tries{address: block(from.Address, 64)}); err != nil {
 		return "", err
 	}
 	want, _ := a.ClaimCode()

@@ -13,6 +13,9 @@ const (
 	addressEvery, addressBurst = 2 * time.Second, 20
 	accountEvery, accountBurst = 6 * time.Second, 10
 
+	// Who has not tried a name for so long from a network is a newcomer to it.
+	newcomerEvery = 10 * time.Minute
+
 	// Of a limiter, 8 bytes each. So many that a thousand new names a second,
 	// each of which takes one try for accountEvery, leave all others theirs.
 	cells = 1 << 16
@@ -57,8 +60,35 @@ func (l *limiter) take(key tries) error {
 	return nil
 }
 
-// block is what one caller can have many addresses of: an IPv6 host owns a /64.
-func block(address string) string {
+// nameLimiter counts tries by name. Whoever polls takes nearly every try of a
+// name that comes back, so there are as many again for newcomers: of those each
+// network has one. It takes a hundred networks to keep a newcomer out, and a name
+// has no more than twice the tries.
+type nameLimiter struct {
+	all, newcomers limiter // by name
+	known          limiter // by name and network
+}
+
+func newNameLimiter() nameLimiter {
+	return nameLimiter{
+		all: newLimiter(accountEvery, accountBurst), newcomers: newLimiter(accountEvery, accountBurst),
+		known: newLimiter(newcomerEvery, 1),
+	}
+}
+
+// take takes a try from an address, or returns a *LimitError.
+func (l *nameLimiter) take(key tries, address string) error {
+	newcomer := l.known.take(tries{key.name, block(address, 48)}) == nil
+	err := l.all.take(key)
+	if err != nil && newcomer && l.newcomers.take(tries{name: key.name}) == nil {
+		return nil
+	}
+	return err
+}
+
+// block is what one caller can have many addresses of: an IPv6 host owns a /64,
+// and who has a line often a /48; bits says which.
+func block(address string, bits int) string {
 	a, err := netip.ParseAddr(address)
 	if err != nil {
 		return address
@@ -67,7 +97,7 @@ func block(address string) string {
 	if a.Is4() {
 		return a.String()
 	}
-	p, err := a.WithZone("").Prefix(64)
+	p, err := a.WithZone("").Prefix(bits)
 	if err != nil {
 		return address
 	}

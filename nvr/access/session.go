@@ -221,11 +221,11 @@ func (a *Access) subjectOf(s *session) Subject {
 // old, if there is one, ends. A wrong name or password is ErrDenied, too many
 // tries a *LimitError.
 func (a *Access) Login(ctx context.Context, name, password string, from Peer, old Subject) (secret string, err error) {
-	if err := a.addresses.take(tries{address: block(from.Address)}); err != nil {
+	if err := a.addresses.take(tries{address: block(from.Address, 64)}); err != nil {
 		return "", err
 	}
 	u := a.user(name)
-	if err := a.accounts.take(a.account(name, u, from)); err != nil {
+	if err := a.accounts.take(a.account(name, u, from), from.Address); err != nil {
 		return "", err
 	}
 	hash := ""

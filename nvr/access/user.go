@@ -230,7 +230,7 @@ func (a *Access) holds(ctx context.Context, c *UserChange, u *db.User, from Peer
 		}
 		return nil
 	}
-	if err := a.accounts.take(a.account(u.Name, u, from)); err != nil {
+	if err := a.accounts.take(a.account(u.Name, u, from), from.Address); err != nil {
 		return err
 	}
 	right, _, err := a.hashing.verify(ctx, u.PasswordHash, *c.Password, signedIn)
