@@ -1009,6 +1009,12 @@ var mutants = []mutant{{
 	new:    "newcomer {",
 	test:   "TestTriesAreLimited",
 }, {
+	breaks: "DELETE does not look at its csrf",
+	file:   "nvr/web/web.go",
+	old:    "err = readBodyOfDelete(r)",
+	new:    "err = nil",
+	test:   "TestDeleteReadsItsBody",
+}, {
 	breaks: "a precondition is not looked at",
 	file:   "nvr/access/user.go",
 	old:    "if !f.holds {",

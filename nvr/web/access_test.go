@@ -812,6 +812,34 @@ func TestNullIsNoPassword(t *testing.T) {
 	}
 }
 
+// Fails when DELETE does what it is asked for with a word that is not that of the
+// session, or with a body that is none.
+func TestDeleteReadsItsBody(t *testing.T) {
+	g := newGuarded(t, nil)
+	var top topLevel
+	if err := json.Unmarshal(g.send("admin", "GET", "/api/", "").body, &top); err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("/api/users/%d", g.ids["A"])
+	for _, c := range []struct {
+		body, typ string
+		status    int
+	}{
+		{`{"csrf":"wrong"}`, "application/json", 400},
+		{`{"csrf":5}`, "application/json", 400},
+		{`{"user":{}}`, "application/json", 400},
+		{`csrf=x`, "application/x-www-form-urlencoded", 400},
+		{strings.Repeat(" ", maxBody+1), "application/json", 413},
+		{fmt.Sprintf(`{"csrf":%q}`, top.User.Session.CSRF), "application/json", 204},
+		{``, "", 404}, // it is gone
+	} {
+		headers := []string{"Content-Type", c.typ}
+		if a := g.send("admin", "DELETE", path, c.body, headers...); a.status != c.status {
+			t.Errorf("%.40s: %d %s, want %d", c.body, a.status, a.body, c.status)
+		}
+	}
+}
+
 // bodyAfter is a body that comes when something has been done.
 type bodyAfter struct {
 	io.Reader

@@ -302,10 +302,10 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{204, "admin", "PATCH", a + "/", `{"csrf":"","update":{"description":"over the gate","streams":{"main":{"retainDays":30},"ext":{"url":"rtsp://192.0.2.7/ext"}}},"precondition":{"streams":{"main":{"record":true}}}}`, nil},
 		{412, "admin", "PATCH", a + "/", `{"update":{},"precondition":{"description":"other"}}`, nil},
 		{403, "A", "PATCH", a + "/", `{"update":{}}`, nil},
-		{204, "admin", "DELETE", a + "/ext/", "", nil},
+		{204, "admin", "DELETE", a + "/ext/", `{"csrf":""}`, nil},
 		{400, "admin", "DELETE", b + "/main/", "", nil},
 		{403, "A", "DELETE", a + "/sub/", "", nil},
-		{204, "admin", "DELETE", b + "/", "", nil},
+		{204, "admin", "DELETE", b + "/", `{"csrf":""}`, nil},
 
 		{200, "admin", "POST", "/api/test-stream", `{"csrf":"","url":"rtsp://192.0.2.9/","username":"u","password":"p","rtspTransport":"tcp"}`, nil},
 		{200, "admin", "POST", "/api/test-stream", fmt.Sprintf(`{"camera":%q,"stream":"main"}`, d.uuids["A"]), nil},
@@ -317,7 +317,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{403, "A", "POST", "/api/dirs/", `{}`, nil},
 		{409, "admin", "DELETE", "/api/dirs/1", "", nil},
 		{403, "A", "DELETE", "/api/dirs/1", "", nil},
-		{204, "admin", "DELETE", "/api/dirs/3", "", nil},
+		{204, "admin", "DELETE", "/api/dirs/3", `{"csrf":""}`, nil},
 		{200, "A", "GET", "/api/signals", "", nil},
 		{200, "admin", "POST", "/api/signals", `{"csrf":"","signalIds":[],"states":[],"start":{"base":"now","rel90k":0},"end":{"base":"epoch","rel90k":161359128000000}}`, nil},
 		{404, "admin", "POST", "/api/signals", `{"signalIds":[1],"states":[1],"start":{"base":"now","rel90k":0},"end":{"base":"now","rel90k":0}}`, nil},
@@ -382,13 +382,13 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 			"precondition":{"username":"ghost","disabled":false,"password":null,"permissions":{"administrator":false}}}`, nil},
 		{400, "admin", "DELETE", "/api/users/1", "", nil},
 		{403, "A", "DELETE", "/api/users/1", "", nil},
-		{204, "admin", "DELETE", ghost, "", nil},
+		{204, "admin", "DELETE", ghost, `{"csrf":""}`, nil},
 		{403, "A", "GET", "/api/users/1/sessions", "", nil},
 		{403, "A", "DELETE", "/api/users/1/sessions", "", nil},
 		{403, "A", "DELETE", "/api/users/1/sessions/1", "", nil},
 		{403, "A", "POST", "/api/users/1/tokens", `{"name":"x","scope":[]}`, nil},
 		{404, "admin", "DELETE", "/api/users/1/sessions/999", "", nil},
-		{204, "admin", "DELETE", "/api/users/4/sessions", "", nil},
+		{204, "admin", "DELETE", "/api/users/4/sessions", `{"csrf":""}`, nil},
 		{204, "live", "POST", "/api/logout", `{"csrf":""}`, nil},
 	} {
 		d.drive(r.want, r.who, r.method, r.path, r.body, r.headers...)
@@ -399,7 +399,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.drive(200, "admin", "GET", "/api/users/1/sessions", "")
-	d.drive(204, "admin", "DELETE", fmt.Sprintf("/api/users/1/sessions/%d", token.ID), "")
+	d.drive(204, "admin", "DELETE", fmt.Sprintf("/api/users/1/sessions/%d", token.ID), `{"csrf":""}`)
 	d.ahead.Add(int64(time.Minute)) // since what was committed with the changes of cameras
 	d.drive(200, "A", "GET", a+"/sub/gaps", "")
 	d.drive(200, "A", "GET", "/api/timeline?startTime90k=2026-10-24T00:00:00&endTime90k=2026-10-26T00:00:00&resolution90k=90000000&stream="+d.uuids["A"]+"/main", "")

@@ -92,6 +92,22 @@ func readSigned(r *http.Request, into any, csrf *string) (*caller, error) {
 	return c, nil
 }
 
+// readBodyOfDelete reads the body that clients of the dialect send with DELETE,
+// which need not have one, so that a wrong word is refused as it is elsewhere.
+func readBodyOfDelete(r *http.Request) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	var in struct {
+		CSRF string `json:"csrf"`
+	}
+	c, err := readSigned(r, &in, &in.CSRF)
+	if err == nil && c.Done().Err() != nil {
+		err = errSignedOut // while the body came
+	}
+	return err
+}
+
 // accessError is the answer to an error of package access.
 func accessError(err error) (status int, text string, ok bool) {
 	var invalid *access.InvalidError

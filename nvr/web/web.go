@@ -356,6 +356,9 @@ func (s *server) handle(row route) http.Handler {
 				r = r.WithContext(context.WithValue(r.Context(), cameraKey{}, c))
 			}
 		}
+		if err == nil && row.method == http.MethodDelete {
+			err = readBodyOfDelete(r)
+		}
 		if err == nil {
 			err = row.serve(s, w, r)
 		}
