@@ -1015,6 +1015,18 @@ var mutants = []mutant{{
 	new:    "err = nil",
 	test:   "TestDeleteReadsItsBody",
 }, {
+	breaks: "a permission that cannot be given is passed over",
+	file:   "nvr/web/users.go",
+	old:    "case !admin && (said",
+	new:    "case false && (said",
+	test:   "TestPermissionsOfTheDialect",
+}, {
+	breaks: "permissions of the dialect leave those to single cameras",
+	file:   "nvr/web/users.go",
+	old:    "Cameras: map[int32]access.Rights{}}, nil",
+	new:    "Cameras: nil}, nil",
+	test:   "TestPermissionsOfTheDialect",
+}, {
 	breaks: "a precondition is not looked at",
 	file:   "nvr/access/user.go",
 	old:    "if !f.holds {",

@@ -840,6 +840,64 @@ func TestDeleteReadsItsBody(t *testing.T) {
 	}
 }
 
+// Fails when a client of the dialect cannot say what a user may, or when what it
+// says gives another right.
+func TestPermissionsOfTheDialect(t *testing.T) {
+	g := newGuarded(t, nil)
+	const rest = `"readCameraConfigs":false,"updateSignals":false,"adminUsers":false}`
+	add := func(name, permissions string) *answer {
+		return g.send("admin", "POST", "/api/users/", fmt.Sprintf(`{"user":{"username":%q,"permissions":%s}}`, name, permissions))
+	}
+	for permissions, want := range map[string]string{
+		`{"viewVideo":true}`:  `{"administrator":false,"allCameras":["live","recorded","export"],"cameras":{},"viewVideo":true,` + rest,
+		`{"viewVideo":false}`: `{"administrator":false,"allCameras":[],"cameras":{},"viewVideo":false,` + rest,
+		`{"viewVideo":true,"readCameraConfigs":true,"updateSignals":true,"adminUsers":true}`: `{"administrator":true,"allCameras":["live","recorded","export"],"cameras":{},` +
+			`"viewVideo":true,"readCameraConfigs":true,"updateSignals":true,"adminUsers":true}`,
+		`{"allCameras":["live"]}`:                     `{"administrator":false,"allCameras":["live"],"cameras":{},"viewVideo":true,` + rest,
+		`{"viewVideo":true,"readCameraConfigs":true}`: "400",
+		`{"updateSignals":true}`:                      "400",
+		`{"viewVideo":true,"allCameras":["live"]}`:    "400",
+		`{"viewVideo":true,"administrator":true}`:     "400",
+		`{"viewVideos":true}`:                         "400",
+	} {
+		a := add("u "+permissions[:min(50, len(permissions))], permissions)
+		got := fmt.Sprint(a.status)
+		if a.status == 201 {
+			var u struct {
+				User struct{ Permissions json.RawMessage }
+			}
+			b := g.send("admin", "GET", a.header.Get("Location"), "").body
+			if err := json.Unmarshal(append(append([]byte(`{"user":`), b...), '}'), &u); err != nil {
+				t.Fatal(err)
+			}
+			got = string(u.User.Permissions)
+		}
+		if got != want {
+			t.Errorf("%s: %s %s, want %s", permissions, got, a.body, want)
+		}
+	}
+
+	// What is said replaces all there was, and holds as a precondition as it is shown.
+	path := fmt.Sprintf("/api/users/%d", g.ids["A"])
+	for _, c := range []struct {
+		body   string
+		status int
+	}{
+		{`{"update":{"disabled":false},"precondition":{"permissions":{"viewVideo":false}}}`, 412},
+		{`{"update":{"disabled":false},"precondition":{"permissions":{"viewVideo":true,"adminUsers":true,"readCameraConfigs":false}}}`, 412},
+		{`{"update":{"permissions":{"viewVideo":false}},"precondition":{"permissions":{"viewVideo":true}}}`, 204},
+		{`{"update":{"permissions":{"viewVideo":false}},"precondition":{"permissions":{"viewVideo":true}}}`, 412},
+	} {
+		if a := g.send("admin", "PATCH", path, c.body); a.status != c.status {
+			t.Errorf("%s: %d %s, want %d", c.body, a.status, a.body, c.status)
+		}
+	}
+	u, err := g.users.User(access.Nobody(access.Admin), g.ids["A"])
+	if err != nil || u.Rights != 0 || len(u.Cameras) != 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
 // bodyAfter is a body that comes when something has been done.
 type bodyAfter struct {
 	io.Reader

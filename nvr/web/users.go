@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -24,11 +25,16 @@ type userSubset struct {
 }
 
 // userPermissions are what a user may: everything, or what is listed of all
-// cameras and beside that of some, by their uuid.
+// cameras and beside that of some, by their uuid; and as the dialect has it.
 type userPermissions struct {
 	Administrator bool                `json:"administrator"`
 	AllCameras    []string            `json:"allCameras"`
 	Cameras       map[string][]string `json:"cameras"`
+
+	ViewVideo         bool `json:"viewVideo"`
+	ReadCameraConfigs bool `json:"readCameraConfigs"`
+	UpdateSignals     bool `json:"updateSignals"`
+	AdminUsers        bool `json:"adminUsers"`
 }
 
 const censored = "(censored)"
@@ -36,7 +42,10 @@ const censored = "(censored)"
 func (s *server) userJSON(u *access.User) userJSON {
 	out := userJSON{u.ID, userSubset{
 		Username: u.Name, Disabled: u.Disabled,
-		Permissions: userPermissions{u.Admin, u.Rights.Names(), make(map[string][]string)},
+		Permissions: userPermissions{
+			Administrator: u.Admin, AllCameras: u.Rights.Names(), Cameras: make(map[string][]string),
+			ViewVideo: seesVideo(u), ReadCameraConfigs: u.Admin, UpdateSignals: u.Admin, AdminUsers: u.Admin,
+		},
 	}}
 	if u.Password {
 		out.User.Password = new(censored)
@@ -51,14 +60,54 @@ func (s *server) userJSON(u *access.User) userJSON {
 
 // userChange is what a body says of a user; what it leaves out stays.
 type userChange struct {
-	Username    *string     `json:"username"`
-	Disabled    *bool       `json:"disabled"`
-	Password    newPassword `json:"password"`
-	Permissions *struct {
-		Administrator *bool                `json:"administrator"`
-		AllCameras    *[]string            `json:"allCameras"`
-		Cameras       *map[string][]string `json:"cameras"`
-	} `json:"permissions"`
+	Username    *string            `json:"username"`
+	Disabled    *bool              `json:"disabled"`
+	Password    newPassword        `json:"password"`
+	Permissions *permissionsChange `json:"permissions"`
+}
+
+// permissionsChange is in our words or in those of the dialect. The latter are
+// of all cameras and come all together: what they leave out is false.
+type permissionsChange struct {
+	Administrator *bool                `json:"administrator"`
+	AllCameras    *[]string            `json:"allCameras"`
+	Cameras       *map[string][]string `json:"cameras"`
+
+	ViewVideo         *bool `json:"viewVideo"`
+	ReadCameraConfigs *bool `json:"readCameraConfigs"`
+	UpdateSignals     *bool `json:"updateSignals"`
+	AdminUsers        *bool `json:"adminUsers"`
+}
+
+// inDialect reports whether any of the dialect's words is there.
+func (p *permissionsChange) inDialect() bool {
+	return p != nil && cmp.Or(p.ViewVideo, p.ReadCameraConfigs, p.UpdateSignals, p.AdminUsers) != nil
+}
+
+// fromDialect is what the dialect's words mean: viewVideo all that a viewer can
+// have of every camera, the others together an administrator, since here no one
+// else has one of them.
+func (p *permissionsChange) fromDialect() (c access.UserChange, err error) {
+	said := func(b *bool) bool { return b != nil && *b }
+	admin, view := said(p.AdminUsers), access.Rights(0)
+	switch {
+	case p.Administrator != nil || p.AllCameras != nil || p.Cameras != nil:
+		return c, badRequest("permissions has words of two kinds: either administrator, allCameras and cameras, or viewVideo and those beside it")
+	case !admin && (said(p.ReadCameraConfigs) || said(p.UpdateSignals)):
+		return c, badRequest("permissions: readCameraConfigs and updateSignals are for administrators alone: with adminUsers, or not at all")
+	case said(p.ViewVideo):
+		view = access.Watching
+	}
+	return access.UserChange{Admin: &admin, Rights: &view, Cameras: map[int32]access.Rights{}}, nil
+}
+
+// seesVideo reports whether a user sees video of any camera.
+func seesVideo(u *access.User) bool {
+	any := u.Rights
+	for _, r := range u.Cameras {
+		any |= r
+	}
+	return u.Admin || any != 0
 }
 
 // newPassword is a password that null takes away, as the empty one does, and that
@@ -78,6 +127,11 @@ func (s *server) userChange(in *userChange) (c access.UserChange, err error) {
 	p := in.Permissions
 	if p == nil {
 		return c, nil
+	}
+	if p.inDialect() {
+		d, err := p.fromDialect()
+		c.Admin, c.Rights, c.Cameras = d.Admin, d.Rights, d.Cameras
+		return c, err
 	}
 	c.Admin = p.Administrator
 	if p.AllCameras != nil {
@@ -185,7 +239,7 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	precondition, err := s.userChange(&in.Precondition)
+	precondition, err := s.precondition(c, id, &in.Precondition)
 	if err != nil {
 		return err
 	}
@@ -199,6 +253,31 @@ func (s *server) changeUser(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// precondition is what a body says of a user until now. Several permissions of
+// ours are one in the dialect: there it holds when the user is shown so, and must
+// then go on to be what it is.
+func (s *server) precondition(by *caller, id int32, in *userChange) (c access.UserChange, err error) {
+	c, err = s.userChange(in)
+	if err != nil || !in.Permissions.inDialect() {
+		return c, err
+	}
+	u, err := s.Access.User(by.Subject, id)
+	if err != nil {
+		return c, err
+	}
+	is, p := s.userJSON(&u).User.Permissions, in.Permissions
+	for _, f := range []struct {
+		want *bool
+		is   bool
+	}{{p.ViewVideo, is.ViewVideo}, {p.ReadCameraConfigs, is.ReadCameraConfigs}, {p.UpdateSignals, is.UpdateSignals}, {p.AdminUsers, is.AdminUsers}} {
+		if (f.want != nil && *f.want) != f.is {
+			return c, &access.PreconditionError{Field: "permissions"}
+		}
+	}
+	c.Admin, c.Rights, c.Cameras = &u.Admin, &u.Rights, u.Cameras
+	return c, nil
 }
 
 func (s *server) deleteUser(w http.ResponseWriter, r *http.Request) error {
