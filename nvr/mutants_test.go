@@ -1027,6 +1027,12 @@ var mutants = []mutant{{
 	new:    "Cameras: nil}, nil",
 	test:   "TestPermissionsOfTheDialect",
 }, {
+	breaks: "the text about an init segment is the segment",
+	file:   "nvr/web/view.go",
+	old:    "b = []byte(said)",
+	new:    "_ = said",
+	test:   "TestInitSegments",
+}, {
 	breaks: "a precondition is not looked at",
 	file:   "nvr/access/user.go",
 	old:    "if !f.holds {",

@@ -2,8 +2,14 @@ package mp4
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
+	"strings"
+
+	gomp4 "github.com/abema/go-mp4"
+
+	"holdfast/nvr/media"
 )
 
 func (t table) String() string {
@@ -20,12 +26,8 @@ func (f *File) Describe(w io.Writer) error {
 	if f.leading > 0 {
 		fmt.Fprintf(b, "begins %d early\n", f.leading)
 	}
-	for i, e := range f.videoEntries {
-		fmt.Fprintf(b, "video entry %d: %s %dx%d\n", i+1, e.Codec, e.Width, e.Height)
-	}
-	for i, e := range f.audioEntries {
-		fmt.Fprintf(b, "audio entry %d: %s %d Hz\n", i+1, e.Codec, e.SampleRate)
-	}
+	describeEntries(b, f.videoEntries)
+	describeEntries(b, f.audioEntries)
 	fmt.Fprintf(b, "\nsections, bytes\n")
 	for i := range f.sections {
 		s := &f.sections[i]
@@ -52,4 +54,36 @@ func (f *File) Describe(w io.Writer) error {
 		return fmt.Errorf("describe mp4: %w", err)
 	}
 	return nil
+}
+
+func describeEntries(w io.Writer, entries []*media.SampleEntry) {
+	for i, e := range entries {
+		if e.Kind == media.Video {
+			fmt.Fprintf(w, "video entry %d: %s %dx%d\n", i+1, e.Codec, e.Width, e.Height)
+		} else {
+			fmt.Fprintf(w, "audio entry %d: %s %d Hz\n", i+1, e.Codec, e.SampleRate)
+		}
+	}
+}
+
+// DescribeInit is what an initialisation segment consists of, as text: the
+// entries it was made of, and its boxes with their bytes.
+func DescribeInit(init []byte, entries ...*media.SampleEntry) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%d bytes\n", ContentType(entries...), len(init))
+	for _, e := range entries {
+		describeEntries(&b, []*media.SampleEntry{e})
+	}
+	fmt.Fprintf(&b, "\nboxes, bytes\n")
+	_, err := gomp4.ReadBoxStructure(bytes.NewReader(init), func(h *gomp4.ReadHandle) (any, error) {
+		fmt.Fprintf(&b, "%*s%s %d\n", 3*(len(h.Path)-1), "", h.BoxInfo.Type, h.BoxInfo.Size)
+		if !h.BoxInfo.IsSupportedType() {
+			return nil, nil
+		}
+		return h.Expand()
+	})
+	if err != nil {
+		return "", fmt.Errorf("describe init segment: %w", err)
+	}
+	return b.String(), nil
 }

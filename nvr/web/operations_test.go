@@ -129,7 +129,7 @@ func (d *driven) direct(ctx context.Context, w http.ResponseWriter, who, method,
 
 // address is where an operation is, with what its path needs, and its query.
 func (d *driven) address(op *operation) string {
-	path := strings.NewReplacer("{uuid}", d.uuids["A"], "{stream}", "main", "{id}", "1", "{user}", "1", "{session}", "1", "{dir}", "1").Replace(op.path)
+	path := strings.NewReplacer("{uuid}", d.uuids["A"], "{stream}", "main", "{file}", "1.mp4", "{user}", "1", "{session}", "1", "{dir}", "1").Replace(op.path)
 	if at := op.query["s"]; at != "" {
 		path += "?s=0"
 	}
@@ -349,6 +349,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{403, "live", "GET", a + "/main/view.mp4.txt?s=0", "", nil},
 		{403, "live", "GET", a + "/main/view.m4s.txt?s=0", "", nil},
 		{200, "A", "GET", "/api/init/1.mp4", "", nil},
+		{200, "A", "GET", "/api/init/1.mp4.txt", "", nil},
 		{403, "none", "GET", "/api/init/1.mp4", "", nil},
 		{426, "A", "HEAD", a + "/main/live.m4s", "", []string{"Upgrade", "websocket", "Connection", "Upgrade"}},
 		{400, "A", "GET", a + "/main/live.m4s", "", []string{"Upgrade", "websocket", "Connection", "Upgrade"}},

@@ -322,16 +322,17 @@ func attachment(name string) string {
 }
 
 // initSegment serves the initialization segment of a video sample entry, and of
-// the audio sample entry that the query names.
+// the audio sample entry that the query names; or, as .mp4.txt, what it is.
 func (s *server) initSegment(w http.ResponseWriter, r *http.Request) error {
 	q, err := parameters(r, []string{"audio"})
 	if err != nil {
 		return err
 	}
-	name, ok := strings.CutSuffix(r.PathValue("file"), ".mp4")
+	name, text := strings.CutSuffix(r.PathValue("file"), ".txt")
+	name, ok := strings.CutSuffix(name, ".mp4")
 	id, err := strconv.ParseInt(name, 10, 32)
 	if !ok || err != nil {
-		return &httpError{http.StatusNotFound, "the path is /api/init/<id>.mp4"}
+		return &httpError{http.StatusNotFound, "the path is /api/init/<id>.mp4 or /api/init/<id>.mp4.txt"}
 	}
 	e, ok := s.Store.SampleEntry(int32(id))
 	if !ok {
@@ -355,9 +356,18 @@ func (s *server) initSegment(w http.ResponseWriter, r *http.Request) error {
 	}
 	aw, ah := aspect(e)
 	h := w.Header()
-	h.Set("Content-Type", mp4.ContentType(entries...))
 	h.Set("X-Aspect", fmt.Sprintf("%d:%d", aw, ah))
-	h.Set("Cache-Control", "private, max-age=3600")
+	if text {
+		said, err := mp4.DescribeInit(b, entries...)
+		if err != nil {
+			return err
+		}
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		b = []byte(said)
+	} else {
+		h.Set("Content-Type", mp4.ContentType(entries...))
+		h.Set("Cache-Control", "private, max-age=3600")
+	}
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	_, _ = w.Write(b) // the caller has gone: nobody to tell
 	return nil

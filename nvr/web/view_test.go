@@ -421,7 +421,13 @@ func TestInitSegments(t *testing.T) {
 		!bytes.Contains(a.body, cam.entry.Config) || !strings.HasPrefix(a.header.Get("Cache-Control"), "private, max-age=") {
 		t.Errorf("%d %v", a.status, a.header)
 	}
-	for _, p := range []string{fmt.Sprintf("/api/init/%d.mp4", id+1), "/api/init/0.mp4", "/api/init/x.mp4", "/api/init/1", "/api/init/99999999999.mp4"} {
+	text := r.get(fmt.Sprintf("/api/init/%d.mp4.txt", id))
+	want := fmt.Sprintf("video/mp4; codecs=\"avc1.4d401e\"\n%d bytes\nvideo entry 1: avc1.4d401e 704x576\n\nboxes, bytes\nftyp ", len(a.body))
+	if text.status != 200 || text.header.Get("Content-Type") != "text/plain; charset=utf-8" || !strings.HasPrefix(string(text.body), want) ||
+		!strings.Contains(string(text.body), " avcC 25\n") {
+		t.Errorf("%d %v %s", text.status, text.header, text.body)
+	}
+	for _, p := range []string{fmt.Sprintf("/api/init/%d.mp4", id+1), fmt.Sprintf("/api/init/%d.mp4.txt", id+1), fmt.Sprintf("/api/init/%d.txt", id), "/api/init/0.mp4", "/api/init/x.mp4", "/api/init/1", "/api/init/99999999999.mp4"} {
 		if a := r.get(p); a.status != 404 {
 			t.Errorf("GET %s: %d, want 404", p, a.status)
 		}
