@@ -83,7 +83,7 @@ func TestWhatIsNotRecordedIsNamed(t *testing.T) {
 				}
 				return
 			}
-			tt.want.Video = "H.264"
+			tt.want.Video, tt.want.Transport = "H.264", "tcp"
 			if diff := cmp.Diff(tt.want, d); diff != "" {
 				t.Error(diff)
 			}
