@@ -41,7 +41,7 @@ func (s *server) liveGroups(w http.ResponseWriter, r *http.Request) error {
 	still := s.still(r)
 	for err == nil {
 		if err = out.rc.Flush(); err == nil {
-			err = s.nextGroup(ctx, out, f, still)
+			err = s.nextGroup(ctx, r, out, f, still)
 		}
 	}
 	if context.Cause(ctx) == errSignedOut {
@@ -56,18 +56,20 @@ func (s *server) liveGroups(w http.ResponseWriter, r *http.Request) error {
 }
 
 // nextGroup waits for a group and sends it. still says whether the viewer may go on.
-func (s *server) nextGroup(ctx context.Context, out *patient, f *store.GroupFollower, still func() error) error {
+func (s *server) nextGroup(ctx context.Context, r *http.Request, out *patient, f *store.GroupFollower, still func() error) error {
 	for {
 		if err := still(); err != nil {
 			return err
 		}
-		wait, cancel := context.WithTimeout(ctx, stillEvery)
+		wait, cancel := context.WithTimeout(ctx, s.lookEvery)
 		g, err := f.Next(wait)
 		idle := wait.Err() != nil && ctx.Err() == nil
 		cancel()
 		switch {
 		case errors.Is(err, store.ErrRemoved):
 			return errDeleted
+		case err != nil && idle && hungUp(r):
+			return errViewer
 		case err != nil && idle:
 			continue
 		case err != nil:

@@ -103,6 +103,8 @@ type server struct {
 	lists    share         // rows
 	trying   chan struct{} // holds one for each stream that is tried
 
+	lookEvery time.Duration // how often a viewer to whom nothing comes is looked for
+
 	followers followers
 	boundary  string       // of parts of live video
 	encoded   atomic.Int64 // messages of live video that were made
@@ -121,7 +123,7 @@ func newServer(cfg Config) *server {
 		panic("web: Anonymous is " + cfg.Anonymous)
 	}
 	s := &server{
-		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried),
+		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried), lookEvery: stillEvery,
 		films: share{most: mostServed, always: alwaysTaken}, lists: share{most: mostListed, always: alwaysRows},
 	}
 	if s.log == nil {
