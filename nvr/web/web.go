@@ -101,6 +101,7 @@ type server struct {
 	versions versions
 	films    share         // recordings in files that are sent
 	lists    share         // rows
+	sending  sending       // groups of pictures
 	trying   chan struct{} // holds one for each stream that is tried
 
 	lookEvery time.Duration // how often a viewer to whom nothing comes is looked for
@@ -125,6 +126,7 @@ func newServer(cfg Config) *server {
 	s := &server{
 		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried), lookEvery: stillEvery,
 		films: share{most: mostServed, always: alwaysTaken}, lists: share{most: mostListed, always: alwaysRows},
+		sending: sending{most: mostLate, mostOne: mostLateOne},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
