@@ -1296,8 +1296,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "timelines have no bound",
 	file:   "nvr/web/timeline.go",
-	old:    "room := list{share: &s.lists}",
-	new:    "room := list{share: &share{most: mostListed}}",
+	old:    "room := list{share: &s.lists, of: callerOf(r)}",
+	new:    "room := list{share: &share{most: mostListed}, of: callerOf(r)}",
 	test:   "TestTimelinesAreBounded",
 }, {
 	breaks: "each listener counts an address anew",
@@ -1362,9 +1362,21 @@ var mutants = []mutant{{
 }, {
 	breaks: "long lists have no bound together",
 	file:   "nvr/web/share.go",
-	old:    "if n > s.most-s.held {",
-	new:    "if n > s.most {",
+	old:    "if n > free-s.held {",
+	new:    "if n > free {",
 	test:   "TestListsAreBounded",
+}, {
+	breaks: "one viewer has all of a share",
+	file:   "nvr/web/share.go",
+	old:    "if s.one > 0 && n > s.one-s.by[who] {",
+	new:    "if n > s.most {",
+	test:   "TestNobodyTakesTheWholeShare",
+}, {
+	breaks: "viewers leave administrators none of a share",
+	file:   "nvr/web/share.go",
+	old:    "free -= s.kept",
+	new:    "free -= 0",
+	test:   "TestNobodyTakesTheWholeShare",
 }, {
 	breaks: "a password that was just refused is tried again",
 	file:   "nvr/record/try.go",

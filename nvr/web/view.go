@@ -172,7 +172,7 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	done, ok := s.films.take(n)
+	done, ok := s.films.take(callerOf(r), n)
 	if !ok {
 		return &httpError{http.StatusServiceUnavailable, "too much recorded video is sent at this moment: ask for a shorter part, or later"}
 	}

@@ -365,7 +365,7 @@ func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 		t.Helper()
 		req := httptest.NewRequest("GET", r.path("main/view.mp4?s=%d", first)+strings.Repeat(fmt.Sprintf("&s=%d", first), recordings-1), nil)
 		req.SetPathValue("stream", "main")
-		req = req.WithContext(context.WithValue(t.Context(), cameraKey{}, cam))
+		req = req.WithContext(context.WithValue(context.WithValue(t.Context(), cameraKey{}, cam), callerKey{}, anyone("")))
 		w := httptest.NewRecorder()
 		if err := (view{}).serve(s, w, req); err != nil {
 			status, _ := s.refusal(req, err)
@@ -373,7 +373,7 @@ func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 		}
 		return w.Code
 	}
-	done, ok := s.films.take(mostServed - alwaysTaken - 5)
+	done, ok := s.films.take(anyone(""), mostServed-alwaysTaken-5)
 	if !ok {
 		t.Fatal("no room at the beginning")
 	}

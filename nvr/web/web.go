@@ -125,7 +125,7 @@ func newServer(cfg Config) *server {
 	}
 	s := &server{
 		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried), lookEvery: stillEvery,
-		films: share{most: mostServed, always: alwaysTaken}, lists: share{most: mostListed, always: alwaysRows},
+		films: newShare(mostServed, alwaysTaken), lists: newShare(mostListed, alwaysRows),
 		sending: sending{most: mostLate, mostOne: mostLateOne},
 	}
 	if s.log == nil {

@@ -714,14 +714,14 @@ func TestListsAreBounded(t *testing.T) {
 		t.Helper()
 		req := httptest.NewRequest("GET", r.path("main/recordings%s", query), nil)
 		req.SetPathValue("stream", "main")
-		req = req.WithContext(context.WithValue(t.Context(), cameraKey{}, c))
+		req = req.WithContext(context.WithValue(context.WithValue(t.Context(), cameraKey{}, c), callerKey{}, anyone("")))
 		w := httptest.NewRecorder()
 		if err := s.recordings(w, req); err != nil {
 			return s.refusal(req, err)
 		}
 		return w.Code, w.Body.String()
 	}
-	done, ok := s.lists.take(3)
+	done, ok := s.lists.take(anyone(""), 3)
 	if !ok {
 		t.Fatal("no room at the beginning")
 	}
@@ -740,7 +740,7 @@ func TestListsAreBounded(t *testing.T) {
 		}
 	}
 
-	l := list{share: &share{most: mostListed, always: alwaysRows}}
+	l := list{share: &share{most: mostListed, always: alwaysRows}, of: anyone("")}
 	for n := range mostRows {
 		if err := l.grow(n); err != nil {
 			t.Fatalf("row %d: %v", n, err)
