@@ -36,6 +36,9 @@ const (
 	mostServed  = 2 * mp4.MaxSegments // recordings in files
 	alwaysTaken = 64                  // of them in one file
 
+	mostInMemory   = 64 << 20  // bytes of samples that are not on the disk yet
+	alwaysInMemory = 256 << 10 // of them in one file
+
 	mostRows   = 1 << 17      // of one list
 	mostListed = 2 * mostRows // rows of all lists
 	alwaysRows = 512          // of one

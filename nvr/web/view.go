@@ -178,10 +178,21 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	}
 	defer done()
 	ver, ok := s.versions.find(r, s.Now())
-	if !ok {
+	made := !ok
+	if made {
 		if ver, err = s.newVersion(r, q, spans, v, cam, st); err != nil {
 			return err
 		}
+	}
+	// What is not on the disk yet stays in memory as long as it is sent. One file
+	// is served whatever the disk has fallen behind with.
+	leave, ok := s.tails.take(callerOf(r), int(min(ver.file.InMemory(), mostInMemory/2)))
+	if !ok {
+		return &httpError{http.StatusServiceUnavailable, "too much video that is not on the disk yet is sent at this moment: ask for what is before watermark90k, or later"}
+	}
+	defer leave()
+	if made && ver.file.Unflushed() {
+		s.versions.keep(ver)
 	}
 	if v.text {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -282,9 +293,6 @@ func (s *server) newVersion(r *http.Request, q url.Values, spans []span, v view,
 	}
 	if first.RunOffset == 0 {
 		ver.runs++
-	}
-	if f.Unflushed() {
-		s.versions.keep(ver)
 	}
 	return ver, nil
 }

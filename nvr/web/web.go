@@ -101,6 +101,7 @@ type server struct {
 	versions versions
 	films    share         // recordings in files that are sent
 	lists    share         // rows
+	tails    share         // bytes of samples in memory, in files that are sent
 	sending  sending       // groups of pictures
 	trying   chan struct{} // holds one for each stream that is tried
 
@@ -126,6 +127,7 @@ func newServer(cfg Config) *server {
 	s := &server{
 		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried), lookEvery: stillEvery,
 		films: newShare(mostServed, alwaysTaken), lists: newShare(mostListed, alwaysRows),
+		tails:   newShare(mostInMemory, alwaysInMemory),
 		sending: sending{most: mostLate, mostOne: mostLateOne},
 	}
 	if s.log == nil {
