@@ -26,8 +26,8 @@ type version struct {
 	file *mp4.File
 	used time.Time
 
-	// Of a media segment: what the stream had recorded before it, and how many
-	// runs it had begun.
+	// Of a media segment: what the stream had recorded before its first recording,
+	// and how many runs it had begun.
 	prevMedia media.Duration
 	runs      int32
 }

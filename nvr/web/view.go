@@ -207,6 +207,7 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	h.Set("ETag", ver.file.ETag())
 	if v.segment {
 		h.Set("X-Prev-Media-Duration", strconv.FormatInt(int64(ver.prevMedia), 10))
+		h.Set("X-Media-Start", strconv.FormatInt(int64(ver.file.MediaFrom()), 10))
 		h.Set("X-Runs", strconv.Itoa(int(ver.runs)))
 		video, audio := ver.file.EntryIDs()
 		h.Set("X-Video-Sample-Entry-Id", strconv.Itoa(int(video)))
@@ -289,7 +290,7 @@ func (s *server) newVersion(r *http.Request, q url.Values, spans []span, v view,
 		uri:  r.URL.RequestURI(),
 		name: first.Start.Add(first.From).Std().In(s.Store.TimeZone()).Format("20060102150405") + "-" + cam.Name + "-" + st.Type() + ".mp4",
 		file: f, used: s.Now(),
-		prevMedia: first.PrevMedia + f.MediaFrom(), runs: first.PrevRuns,
+		prevMedia: first.PrevMedia, runs: first.PrevRuns,
 	}
 	if first.RunOffset == 0 {
 		ver.runs++

@@ -387,7 +387,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 // refuse.
 func withoutVideo(h http.Header) {
 	for _, name := range []string{"ETag", "Last-Modified", "Content-Disposition", "Content-Length", "Accept-Ranges",
-		"X-Prev-Media-Duration", "X-Leading-Media-Duration", "X-Runs", "X-Video-Sample-Entry-Id", "X-Audio-Sample-Entry-Id"} {
+		"X-Prev-Media-Duration", "X-Media-Start", "X-Leading-Media-Duration", "X-Runs", "X-Video-Sample-Entry-Id", "X-Audio-Sample-Entry-Id"} {
 		h.Del(name)
 	}
 	h.Set("Cache-Control", "private, no-cache")
