@@ -451,6 +451,9 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 	d.fields("/components/schemas/Directory", dir)
 	d.fields("/components/schemas/DirectoryReport", dirReportJSON{dir, 1, 1, 1, &age, &number, &age,
 		[]dirStreamJSON{{d.uuids["A"], "x", "main", 1, &number, &age}}})
+	healthy := healthJSON{OK: true, Checks: []checkJSON{{"database", false, "x"}}, NotRecording: []notRecordingJSON{{"x", "main", "x"}}, FilesToAdopt: 1, TLS: "x",
+		Machine: &Machine{"x", "x", "x", []Ended{{now.Std().Format(time.RFC3339), "x"}}, []Ended{}}}
+	d.fields("/components/schemas/Health", healthy)
 	d.fields("/components/schemas/Tried", triedJSON{true, store.OtherCause, "x",
 		&triedVideo{"H.264", "x", "x", "x", 1, 1, 1, 1, 1, 1}, &triedAudio{"x", 1, 1}, []string{"x"}, "tcp", "x", 1})
 	end()
