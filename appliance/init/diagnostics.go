@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"net"
@@ -118,13 +119,37 @@ var diagnosticsPage = template.Must(template.New("").Parse(`<!doctype html>
 func (d diagnostics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, "not recording: %s\ndisk: %s\nwatchdog: %s\n", d.Fault, d.Disk(), d.Info.Watchdog)
-		for _, r := range d.Info.Resets {
-			fmt.Fprintf(w, "reset: %s %s\n", r.Time, r.Reason)
+		type check struct {
+			Name  string `json:"name"`
+			OK    bool   `json:"ok"`
+			Cause string `json:"cause,omitempty"`
 		}
+		type streams struct {
+			Wanted    int `json:"wanted"`
+			Recording int `json:"recording"`
+		}
+		type machine struct {
+			Board    string  `json:"board"`
+			Version  string  `json:"version"`
+			Watchdog string  `json:"watchdog"`
+			Resets   []ended `json:"resets"`
+			Restarts []ended `json:"restarts"`
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(struct { // who asked has gone: nobody to tell
+			OK           bool     `json:"ok"`
+			Checks       []check  `json:"checks"`
+			Streams      streams  `json:"streams"` // nobody knows
+			NotRecording []string `json:"notRecording"`
+			Disk         string   `json:"disk"` // the state of the data partition
+			Machine      machine  `json:"machine"`
+		}{
+			false, []check{{"recorder", false, "not recording: " + d.Fault}}, streams{}, []string{}, d.Disk(),
+			machine{d.Info.Board, d.Info.Version, d.Info.Watchdog, append([]ended{}, d.Info.Resets...), append([]ended{}, d.Info.Restarts...)},
+		})
 	})
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()

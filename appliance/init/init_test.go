@@ -602,9 +602,10 @@ func TestDiagnosticsSayWhatIsWrongAndTakeNoOrders(t *testing.T) {
 		return w.Code, w.Body.String()
 	}
 	for path, want := range map[string][]string{
-		"/healthz": {"not recording: safe mode", "disk: read-only", "watchdog: none", "reset: 2026-11-23T14:00:00Z nvr <hangs>"},
-		"/":        {"does not record", "safe mode", "read-only", "nvr &lt;hangs&gt;", "SIGABRT: abort &lt;script&gt;", "after an hour", "none: no driver"},
-		"/api/":    {"does not record"},
+		"/healthz": {`{"ok":false,"checks":[{"name":"recorder","ok":false,"cause":"not recording: safe mode`, `"disk":"read-only`, `"watchdog":"none`,
+			`"resets":[{"time":"2026-11-23T14:00:00Z","reason":"nvr \u003changs\u003e"}],"restarts":[]`},
+		"/":     {"does not record", "safe mode", "read-only", "nvr &lt;hangs&gt;", "SIGABRT: abort &lt;script&gt;", "after an hour", "none: no driver"},
+		"/api/": {"does not record"},
 	} {
 		code, body := get("GET", path)
 		if code != http.StatusServiceUnavailable {

@@ -61,6 +61,10 @@ type Recording struct {
 	// something else. It changes no byte.
 	Unflushed bool
 
+	// InMemory is how many bytes of samples Open holds in memory, for as long as
+	// there is a file of the recording.
+	InMemory int64
+
 	// Playback loads the indexes; it is called only when bytes are asked for
 	// that need them, maybe more than once, from any goroutine that reads. For
 	// a growing recording it may know more fragments than Fragments counts.
@@ -206,6 +210,18 @@ func NewMediaSegment(segments []Segment, opt Options) (*File, error) {
 // segments may give another file later.
 func (f *File) Unflushed() bool {
 	return slices.ContainsFunc(f.segs, func(s segment) bool { return s.Unflushed })
+}
+
+// InMemory is how many bytes of samples the file holds in memory.
+func (f *File) InMemory() (n int64) {
+	counted := make(map[int64]bool) // a recording may be shown more than once
+	for i := range f.segs {
+		if s := &f.segs[i]; s.InMemory > 0 && !counted[s.ID] {
+			counted[s.ID] = true
+			n += s.InMemory
+		}
+	}
+	return n
 }
 
 // Size is the length of the file in bytes.

@@ -77,16 +77,21 @@ func (s *Store) makeNew(path string) (made bool, err error) {
 // allowed is an error when sample directories must not be at a path, wherever
 // links on the way to it lead.
 func (s *Store) allowed(path string) error {
-	if s.cfg.DirRoots == nil {
-		return nil
-	}
-	real, err := filepath.EvalSymlinks(path)
-	for at := path; errors.Is(err, fs.ErrNotExist) && at != "/"; {
+	at := path
+	real, err := filepath.EvalSymlinks(at)
+	for errors.Is(err, fs.ErrNotExist) && at != "/" {
 		at = filepath.Dir(at)
 		real, err = filepath.EvalSymlinks(at)
 	}
 	if err != nil {
 		return err
+	}
+	real = filepath.Join(real, strings.TrimPrefix(path, at)) // with what is missing
+	if name := s.ownName(real); name != "" {
+		return fmt.Errorf("%s is the recorder's own: sample directories must not be in it", filepath.Join(s.cfg.Dir, name))
+	}
+	if s.cfg.DirRoots == nil {
+		return nil
 	}
 	for _, root := range s.cfg.DirRoots {
 		if root, err = filepath.Abs(root); err == nil {
@@ -100,6 +105,38 @@ func (s *Store) allowed(path string) error {
 		}
 	}
 	return fmt.Errorf("%s is not below %s, where sample directories may be", path, strings.Join(s.cfg.DirRoots, " or "))
+}
+
+// ownName is the entry of the data directory that a path is or is in, when the
+// recorder has that for itself; "" when it has not. The first sample directory is one
+// of them, and may be what it is.
+func (s *Store) ownName(real string) string {
+	data, err := filepath.Abs(s.cfg.Dir)
+	if err == nil {
+		data, err = filepath.EvalSymlinks(data)
+	}
+	if err != nil {
+		return "" // nothing is in it
+	}
+	rel, err := filepath.Rel(data, real)
+	if err != nil || !filepath.IsLocal(rel) || rel == defaultDir {
+		return ""
+	}
+	name, _, _ := strings.Cut(rel, "/")
+	if OwnName(name) || slices.Contains(s.cfg.OwnNames, name) {
+		return name
+	}
+	return ""
+}
+
+// OwnName reports whether the store has an entry of the data directory for itself
+// (storage.md, "Overview").
+func OwnName(name string) bool {
+	switch name {
+	case "db", defaultDir, dirsName, "lost+found":
+		return true
+	}
+	return strings.HasPrefix(name, "db-") || strings.HasPrefix(name, "db.")
 }
 
 // checkDir makes sure that a directory can be taken into use. One that was ours,

@@ -262,3 +262,39 @@ func mustDisk(t *testing.T, s *Store, id int32) *sampledir.Disk {
 	}
 	return disk.(*sampledir.Disk)
 }
+
+// What the recorder has for itself in its data directory is no place for samples,
+// whether it is there or not, by whatever name; what is beside it is.
+func TestRecordersOwnNamesAreNoSampleDirectories(t *testing.T) {
+	for _, anywhere := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, func(cfg *Config) {
+				cfg.OwnNames = []string{"tls"}
+				if !anywhere {
+					cfg.DirRoots = []string{cfg.Dir}
+				}
+			})
+			link := filepath.Join(b.dir, "link")
+			if err := os.Symlink(filepath.Join(b.dir, "sample"), link); err != nil {
+				t.Fatal(err)
+			}
+			for _, own := range []string{"tls", "tls/x", "sample/x", "db.damaged-1", "sample-dirs", "lost+found", "other/../tls", "link/x"} {
+				path := b.dir + "/" + own
+				_, err := b.s.AddDir(t.Context(), path)
+				if e, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(e.Problem, "is the recorder's own") {
+					t.Errorf("%s: %v", own, err)
+				}
+				if own != "sample-dirs" {
+					if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+						t.Errorf("%s is made: %v", own, err)
+					}
+				}
+			}
+			for _, good := range []string{"tls2", "dbs", "second"} {
+				if _, err := b.s.AddDir(t.Context(), filepath.Join(b.dir, good)); err != nil {
+					t.Errorf("%s: %v", good, err)
+				}
+			}
+		})
+	}
+}

@@ -188,7 +188,7 @@ func TestSmallDiskIsFilledByOthers(t *testing.T) {
 		if n := fileSize(reserve); n != 0 {
 			t.Errorf("%d KiB are still reserved for the database", n>>10)
 		}
-		if s := strings.Join(b.s.DirFaults(), "\n"); !strings.Contains(s, "the room reserved for it is used up") {
+		if s := strings.Join(faults(b.s), "\n"); !strings.Contains(s, "the room reserved for it is used up") {
 			t.Errorf("told is %q", s)
 		}
 		play(5 * time.Second)
@@ -201,7 +201,7 @@ func TestSmallDiskIsFilledByOthers(t *testing.T) {
 		}
 		play(3 * time.Minute)
 		recording()
-		if s := b.s.DirFaults(); len(s) > 0 || fileSize(reserve) == 0 {
+		if s := faults(b.s); len(s) > 0 || fileSize(reserve) == 0 {
 			t.Errorf("with room again %d KiB are reserved for the database, told is %q", fileSize(reserve)>>10, s)
 		}
 

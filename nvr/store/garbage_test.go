@@ -41,7 +41,7 @@ func TestAlarmWhenGarbageOnlyGrows(t *testing.T) {
 		d := b.s.dirs[0]
 		f := newFeed(st.Begin(nil))
 		f.step, f.gop, f.size = 9000*50, 2, 60<<10 // 720 KiB a minute
-		told := func() string { return strings.Join(b.s.DirFaults(), "\n") }
+		told := func() string { return strings.Join(faults(b.s), "\n") }
 		most := 0
 		for range 4 * 60 {
 			f.play(t, time.Minute)

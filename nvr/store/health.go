@@ -101,30 +101,35 @@ func (d *directory) stuck() error {
 	return nil
 }
 
-// DirFaults says what is wrong with each sample directory that is not used,
-// does not take writes now, hangs, or whose garbage only grows, and when the
-// database had no room on its disk. It asks no disk.
-func (s *Store) DirFaults() []string {
+// HealthCheck is one thing that recording needs, and what is wrong with it.
+type HealthCheck struct {
+	Name  string // database, or directory and the id of a sample directory
+	Cause string // "": nothing
+}
+
+// HealthChecks says of the database and of each sample directory whether they are at
+// fault: the database had no room on its disk; a directory is not used, does not
+// take writes now, hangs, or its garbage only grows. It asks no disk.
+func (s *Store) HealthChecks() []HealthCheck {
 	s.mu.RLock()
 	dirs := s.dirs
 	s.mu.RUnlock()
-	var faults []string
-	if fault := s.ballast.fault(); fault != "" {
-		faults = append(faults, fault)
-	}
+	checks := []HealthCheck{{"database", s.ballast.fault()}}
 	for _, d := range dirs {
+		c := HealthCheck{Name: fmt.Sprintf("directory %d", d.id)}
 		at := "sample directory " + d.path
 		if err := d.stuck(); err != nil {
-			faults = append(faults, err.Error())
+			c.Cause = err.Error()
 		} else if problem := d.problem(); strings.HasPrefix(problem, at) {
-			faults = append(faults, problem)
+			c.Cause = problem
 		} else if problem != "" {
-			faults = append(faults, at+": "+problem)
+			c.Cause = at + ": " + problem
 		} else if alarm := d.alarmed(); alarm != "" {
-			faults = append(faults, at+": "+alarm)
+			c.Cause = at + ": " + alarm
 		}
+		checks = append(checks, c)
 	}
-	return faults
+	return checks
 }
 
 // flusherAlive tells a flusher that hangs from one that waits.

@@ -170,7 +170,7 @@ func TestFaultsOfADirectoryAreTold(t *testing.T) {
 		f.play(t, 2500*time.Millisecond)
 		told := func(want string) {
 			t.Helper()
-			if got := strings.Join(b.s.DirFaults(), "\n"); got != want {
+			if got := strings.Join(faults(b.s), "\n"); got != want {
 				t.Errorf("told %q, want %q", got, want)
 			}
 		}
@@ -205,4 +205,14 @@ func TestOpeningReportsProgress(t *testing.T) {
 	if n == 0 {
 		t.Error("no progress was reported")
 	}
+}
+
+// faults are the causes of all checks that fail.
+func faults(s *Store) (causes []string) {
+	for _, c := range s.HealthChecks() {
+		if c.Cause != "" {
+			causes = append(causes, c.Cause)
+		}
+	}
+	return causes
 }

@@ -255,6 +255,7 @@ func (rec *recording) source() (mp4.Recording, error) {
 		w.Append(0, len(rec.pending), len(rec.pendingAudio))
 		p.Fragments = w.Index()
 	}
+	m.InMemory = tail.bytes
 	m.Playback = func() (mp4.Playback, error) { return p, nil }
 	st, dirID, id := rec.st, rec.st.dir.id, rec.id()
 	m.Open = func() (mp4.Payload, error) {
@@ -292,14 +293,16 @@ func (s *Store) payload(dirID int32, id int64) (mp4.Payload, error) {
 // tail holds the samples of a growing recording that are not in its file, by
 // the position they will have there.
 type tail struct {
-	pos  []int64
-	data [][]byte
+	pos   []int64
+	data  [][]byte
+	bytes int64
 }
 
 func (t *tail) add(pos int64, payload [][]byte) {
 	for _, b := range payload {
 		t.pos, t.data = append(t.pos, pos), append(t.data, b)
 		pos += int64(len(b))
+		t.bytes += int64(len(b))
 	}
 }
 

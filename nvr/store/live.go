@@ -267,6 +267,14 @@ func (f *GroupFollower) Next(ctx context.Context) (Group, error) {
 	}
 }
 
+// Late reports whether there is a newer group than Next gave last. Any goroutine may
+// ask until Next is called again.
+func (f *GroupFollower) Late() bool {
+	f.st.mu.Lock()
+	defer f.st.mu.Unlock()
+	return f.st.group != nil && f.st.groupStart >= f.next
+}
+
 // Close ends the follower.
 func (f *GroupFollower) Close() {
 	st := f.st

@@ -132,7 +132,7 @@ func TestFullDiskGivesUpTheOldestThenPausesThenGoesOn(t *testing.T) {
 				t.Errorf("%d committed recordings are left on a full disk", n)
 			}
 		}
-		if s := strings.Join(b.s.DirFaults(), "\n"); !strings.Contains(s, "recording pauses") {
+		if s := strings.Join(faults(b.s), "\n"); !strings.Contains(s, "recording pauses") {
 			t.Errorf("told is %q", s)
 		}
 		well(t, b.s, "")

@@ -74,6 +74,10 @@ type Config struct {
 	// beside the recording; nil: anywhere.
 	DirRoots []string
 
+	// OwnNames are entries of Dir that others have for themselves, beside those of
+	// OwnName: no sample directory may be there.
+	OwnNames []string
+
 	// Progress, if set, is called while Open works, each time it got further.
 	// It must not wait.
 	Progress func()

@@ -149,7 +149,7 @@ func TestDirectoryThatDoesNotSyncAtTheStartIsLeftAlone(t *testing.T) {
 			t.Error("no restart is asked for to use the directory again")
 		}
 		well(t, p.s, "")
-		if s := strings.Join(p.s.DirFaults(), "\n"); !strings.Contains(s, p.other) || !strings.Contains(s, "not used before the next start") {
+		if s := strings.Join(faults(p.s), "\n"); !strings.Contains(s, p.other) || !strings.Contains(s, "not used before the next start") {
 			t.Errorf("told is %q", s)
 		}
 		left := mayBeLost(killed)

@@ -309,14 +309,14 @@ func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
 		health := string(g.send(who, "GET", "/healthz", "").body)
 		metrics := string(g.send(who, "GET", "/metrics", "").body)
 		for _, name := range []string{"Küche 1", "back"} {
-			if got, want := strings.Contains(health, "not recording: "+name), slices.Contains(want, name); got != want {
+			if got, want := strings.Contains(health, fmt.Sprintf(`{"camera":%q`, name)), slices.Contains(want, name); got != want {
 				t.Errorf("/healthz tells %s of %s: %t", who, name, got)
 			}
 			if got, want := strings.Contains(metrics, fmt.Sprintf("camera=%q", name)), who == "admin"; got != want {
 				t.Errorf("/metrics tells %s of %s: %t", who, name, got)
 			}
 		}
-		if !strings.Contains(health, "streams: 0 of 3 record") {
+		if !strings.Contains(health, `"streams":{"wanted":3,"recording":0}`) {
 			t.Errorf("/healthz says %s", health)
 		}
 	}

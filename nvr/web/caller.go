@@ -171,6 +171,13 @@ func (s *server) guard(next http.Handler) http.Handler {
 			s.fail(w, r, &httpError{http.StatusMisdirectedRequest, text})
 			return
 		}
+		// net/http learns that a client has gone only behind the end of the body: what
+		// waits for something, live video of a camera that is away, would wait for
+		// nobody.
+		if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.ContentLength != 0 {
+			s.fail(w, r, badRequest("%s takes no body", r.Method))
+			return
+		}
 		if s.TLS != nil && s.TLS.redirects(r, s) {
 			s.TLS.redirect(w, r, s)
 			return

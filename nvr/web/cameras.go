@@ -88,7 +88,7 @@ type configJSON struct {
 }
 
 func (s *server) top(w http.ResponseWriter, r *http.Request) error {
-	more, err := s.detailsAsked(r)
+	more, err := s.detailsAsked(r, false)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (s *server) topFor(r *http.Request, configs bool) topLevel {
 }
 
 func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
-	more, err := s.detailsAsked(r)
+	more, err := s.detailsAsked(r, true)
 	if err != nil {
 		return err
 	}
@@ -148,14 +148,16 @@ func (s *server) camera(w http.ResponseWriter, r *http.Request) error {
 type details struct{ days, configs bool }
 
 // detailsAsked reads days=true and cameraConfigs=true; the latter not everybody
-// may ask.
-func (s *server) detailsAsked(r *http.Request) (d details, err error) {
+// may ask. days says what counts when nothing is said of them.
+func (s *server) detailsAsked(r *http.Request, days bool) (d details, err error) {
 	q, err := parameters(r, []string{"days", "cameraConfigs"})
 	if err != nil {
 		return d, err
 	}
-	if d.days, err = truthOf(q, "days"); err != nil {
-		return d, err
+	if d.days = days; q.Has("days") {
+		if d.days, err = truthOf(q, "days"); err != nil {
+			return d, err
+		}
 	}
 	if d.configs, err = truthOf(q, "cameraConfigs"); err != nil || !d.configs {
 		return d, err

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -136,16 +137,44 @@ type connKey struct{}
 func cork(r *http.Request) (release func()) {
 	set := func(int) {}
 	if c, ok := r.Context().Value(connKey{}).(*counted); ok {
-		if s, ok := c.Conn.(syscall.Conn); ok {
-			if raw, err := s.SyscallConn(); err == nil {
-				set = func(on int) { // one that is closed meanwhile needs none
-					_ = raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_CORK, on) })
-				}
-			}
+		set = func(on int) { // one that is closed meanwhile needs none
+			c.control(func(fd int) { _ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_CORK, on) })
 		}
 	}
 	set(1)
 	return func() { set(0) }
+}
+
+// control gives f the socket of the connection, if it has one that is open.
+func (c *counted) control(f func(fd int)) {
+	s, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	if raw, err := s.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { f(int(fd)) })
+	}
+}
+
+// hungUp reports whether the client has closed its side of the connection of a
+// request. net/http ends the request then, but not when something came behind it:
+// that is the next request, and nothing more is read until the answer has ended.
+func hungUp(r *http.Request) bool {
+	conn, _ := r.Context().Value(connKey{}).(net.Conn)
+	if over, ok := conn.(*tls.Conn); ok {
+		conn = over.NetConn()
+	}
+	const established = 1 // TCP_ESTABLISHED of the kernel
+	state := established
+	if c, ok := conn.(*counted); ok {
+		c.control(func(fd int) {
+			// The state is the first byte of what the kernel says.
+			if v, err := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_INFO); err == nil {
+				state = v & 0xff
+			}
+		})
+	}
+	return state != established
 }
 
 // CloseWrite lets the server wait until the client has the end of an answer.

@@ -74,8 +74,9 @@ func TestBodyThatDoesNotComeEndsTheConnection(t *testing.T) {
 		status        int
 		reads         bool // the answer waits for the body
 	}{
-		{"read by nobody", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10", 200, false},
-		{"in pieces", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked", 200, false},
+		{"of GET", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10", 400, false},
+		{"of GET in pieces", "GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked", 400, false},
+		{"in pieces", "POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked", 405, false},
 		{"method refused", "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10", 405, false},
 		{"host refused", "POST /api/users/ HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 10", 421, false},
 		{"caller refused", "POST /api/users/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10", 401, false},
@@ -429,5 +430,61 @@ func TestCountedConnectionCopiesFromFiles(t *testing.T) {
 	}
 	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil || !s.half {
 		t.Errorf("closed for writing: %v, %v", s.half, err)
+	}
+}
+
+// Nothing that waits does so for somebody who has gone: a body, which would hide
+// that, is refused.
+func TestNothingWaitsForAClientThatHasGone(t *testing.T) {
+	g := newGuarded(t, nil)
+	s := newServer(Config{Store: g.store, Access: g.users})
+	s.lookEvery = 10 * time.Millisecond
+	h := s.handler()
+	live := g.path("main/live.m4s") // the camera is away: nothing comes
+	for _, path := range []string{live, "/api/events"} {
+		for name, c := range map[string]struct {
+			headers string
+			status  int
+			next    string // what comes behind it, when the answer has begun
+		}{
+			"no body":            {"", 200, ""},
+			"empty":              {"Content-Length: 0\r\n", 200, ""},
+			"that does not come": {"Content-Length: 5\r\n", 400, ""},
+			"in pieces":          {"Transfer-Encoding: chunked\r\n", 400, ""},
+			"next request":       {"", 200, "GET "},
+		} {
+			if name == "next request" && path != live {
+				continue // a heartbeat finds out
+			}
+			t.Run(path[strings.LastIndexByte(path, '/')+1:]+" "+name, func(t *testing.T) {
+				served := make(chan struct{})
+				server := httptest.NewUnstartedServer(nil)
+				server.Config = Server(t.Context(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					defer close(served)
+					h.ServeHTTP(w, r)
+				}), slog.New(slog.DiscardHandler))
+				server.Listener = Limit([]net.Listener{server.Listener})[0]
+				server.Start()
+				t.Cleanup(server.Close) // behind the context, which ends what waits
+				conn, err := net.Dial("tcp", server.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
+				fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\nCookie: %s\r\n%s\r\n", path, g.who["admin"], c.headers)
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil || resp.StatusCode != c.status {
+					t.Fatalf("%v, %v, want %d", resp, err, c.status)
+				}
+				fmt.Fprint(conn, c.next)
+				conn.Close()
+				select {
+				case <-served:
+				case <-time.After(time.Minute):
+					t.Error("it waits, and the client has gone")
+				}
+			})
+		}
 	}
 }

@@ -32,9 +32,10 @@ func TestDaysAreThereWhenAsked(t *testing.T) {
 	}
 	var top topLevel
 	r.json("/api/?days=true", &top)
-	var one cameraJSON
-	r.json(r.path("?days=true"), &one)
-	for _, c := range []cameraJSON{top.Cameras[0], one} {
+	var one, asked cameraJSON
+	r.json(r.path(""), &one)
+	r.json(r.path("?days=true"), &asked)
+	for _, c := range []cameraJSON{top.Cameras[0], one, asked} {
 		// Where the recording begins, instants are rounded.
 		about := cmp.Comparer(func(a, b media.Duration) bool { return max(a-b, b-a) < media.Millisecond })
 		if diff := cmp.Diff(want, c.Streams["main"].Days, about); diff != "" {
@@ -44,16 +45,15 @@ func TestDaysAreThereWhenAsked(t *testing.T) {
 			t.Errorf("sub, which never recorded: %v", d)
 		}
 	}
-	for _, path := range []string{"/api/", "/api/?days=false", r.path("")} {
-		var got struct{ Cameras []cameraJSON }
-		if path == r.path("") {
-			got.Cameras = make([]cameraJSON, 1)
-			r.json(path, &got.Cameras[0])
-		} else {
-			r.json(path, &got)
-		}
-		if d := got.Cameras[0].Streams["main"].Days; d != nil {
-			t.Errorf("%s has days: %v", path, d)
+	var without topLevel
+	r.json("/api/", &without)
+	cameras := without.Cameras
+	without, one = topLevel{}, cameraJSON{}
+	r.json("/api/?days=false", &without)
+	r.json(r.path("?days=false"), &one)
+	for i, c := range append(cameras, without.Cameras[0], one) {
+		if d := c.Streams["main"].Days; d != nil {
+			t.Errorf("answer %d has days: %v", i, d)
 		}
 	}
 	if a := r.get("/api/?days=yes"); a.status != 400 {

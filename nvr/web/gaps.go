@@ -30,7 +30,7 @@ func (s *server) gaps(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	room := list{share: &s.lists}
+	room := list{share: &s.lists, of: callerOf(r)}
 	defer room.end()
 	var rows []gapJSON
 	err = st.Gaps(r.Context(), from, to, func(g *store.Gap) error {

@@ -31,6 +31,8 @@ func (s *server) liveGroups(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, end := whileSignedIn(r.Context(), r)
 	defer end()
+	ctx, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
 	resume := out.interruptWhen(ctx)
 	defer resume()
 	f := st.FollowGroups()
@@ -41,7 +43,7 @@ func (s *server) liveGroups(w http.ResponseWriter, r *http.Request) error {
 	still := s.still(r)
 	for err == nil {
 		if err = out.rc.Flush(); err == nil {
-			err = s.nextGroup(ctx, out, f, still)
+			err = s.nextGroup(ctx, func() { cut(errViewer) }, r, out, f, still)
 		}
 	}
 	if context.Cause(ctx) == errSignedOut {
@@ -55,19 +57,22 @@ func (s *server) liveGroups(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// nextGroup waits for a group and sends it. still says whether the viewer may go on.
-func (s *server) nextGroup(ctx context.Context, out *patient, f *store.GroupFollower, still func() error) error {
+// nextGroup waits for a group and sends it. still says whether the viewer may go on;
+// cut ends ctx, and what is being sent.
+func (s *server) nextGroup(ctx context.Context, cut func(), r *http.Request, out *patient, f *store.GroupFollower, still func() error) error {
 	for {
 		if err := still(); err != nil {
 			return err
 		}
-		wait, cancel := context.WithTimeout(ctx, stillEvery)
+		wait, cancel := context.WithTimeout(ctx, s.lookEvery)
 		g, err := f.Next(wait)
 		idle := wait.Err() != nil && ctx.Err() == nil
 		cancel()
 		switch {
 		case errors.Is(err, store.ErrRemoved):
 			return errDeleted
+		case err != nil && idle && hungUp(r):
+			return errViewer
 		case err != nil && idle:
 			continue
 		case err != nil:
@@ -78,7 +83,11 @@ func (s *server) nextGroup(ctx context.Context, out *patient, f *store.GroupFoll
 				return err
 			}
 		}
-		if _, err := out.Write(g.Message(s.encodeGroup)); err != nil {
+		message := g.Message(s.encodeGroup)
+		done := s.sending.begin(&sent{who: followerOf(callerOf(r)), group: message, late: f.Late, cut: cut})
+		_, err = out.Write(message)
+		done()
+		if err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(out, "\r\n--%s\r\n", s.boundary)

@@ -147,6 +147,11 @@ func (d *driven) refusals(op *operation) {
 	if d.page.at(op.ptr+"/x-right") != "everybody" {
 		d.drive(401, "", method, path, "", "Authorization", "Bearer x")
 	}
+	body := "{}"
+	if method == "GET" {
+		d.drive(400, "admin", method, path, body, form...)
+		body = ""
+	}
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(method, "http://stranger.example"+path, nil)
 	d.server.Config.Handler.ServeHTTP(w, r)
@@ -176,11 +181,11 @@ func (d *driven) refusals(op *operation) {
 		if strings.Contains(path, "?") {
 			query = "&undescribed=1"
 		}
-		d.drive(400, "admin", method, path+query, "{}", form...)
+		d.drive(400, "admin", method, path+query, body, form...)
 	}
 	if has(404) && strings.Contains(op.path, "{") {
 		none := strings.NewReplacer(d.uuids["A"], "00000000-0000-4000-8000-000000000000", "users/1", "users/x", "dirs/1", "dirs/x", "/1.mp4", "/999.mp4").Replace(path)
-		d.drive(404, "admin", method, none, "{}", form...)
+		d.drive(404, "admin", method, none, body, form...)
 	}
 	a := d.drive(405, "admin", "PUT", path, "")
 	if !strings.Contains(a.header.Get("Allow"), method) {
@@ -449,6 +454,9 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 	d.fields("/components/schemas/Directory", dir)
 	d.fields("/components/schemas/DirectoryReport", dirReportJSON{dir, 1, 1, 1, &age, &number, &age,
 		[]dirStreamJSON{{d.uuids["A"], "x", "main", 1, &number, &age}}})
+	healthy := healthJSON{OK: true, Checks: []checkJSON{{"database", false, "x"}}, NotRecording: []notRecordingJSON{{"x", "main", "x"}}, FilesToAdopt: 1, TLS: "x",
+		Machine: &Machine{"x", "x", "x", []Ended{{now.Std().Format(time.RFC3339), "x"}}, []Ended{}}}
+	d.fields("/components/schemas/Health", healthy)
 	d.fields("/components/schemas/Tried", triedJSON{true, store.OtherCause, "x",
 		&triedVideo{"H.264", "x", "x", "x", 1, 1, 1, 1, 1, 1}, &triedAudio{"x", 1, 1}, []string{"x"}, "tcp", "x", 1})
 	end()

@@ -69,7 +69,7 @@ func (s *server) recordings(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := recordingsJSON{Recordings: []row{}, VideoEntries: map[string]entryJSON{}}
-	room := list{share: &s.lists}
+	room := list{share: &s.lists, of: callerOf(r)}
 	defer room.end()
 	newest := make(map[int32]int) // by run: its newest row
 	err = listed(st, r.Context(), from, to, func(s *store.Span) error {

@@ -96,7 +96,7 @@ func (s *server) timeline(w http.ResponseWriter, r *http.Request) error {
 	}
 	var lanes []laneJSON
 	var rows int // of the lanes that are done
-	room := list{share: &s.lists}
+	room := list{share: &s.lists, of: callerOf(r)}
 	defer room.end()
 	for _, a := range streams {
 		lane := laneJSON{Camera: a.camera.UUID, Stream: a.stream.Type(), Spans: []laneSpanJSON{}, Gaps: []laneGapJSON{}}

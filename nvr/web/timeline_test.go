@@ -130,7 +130,7 @@ func TestTimelinesAreBounded(t *testing.T) {
 		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/api/timeline?startTime90k=2026-10-24T20:00:00Z&endTime90k=2026-10-25T20:00:00Z", nil))
 		return w
 	}
-	done, ok := s.lists.take(2)
+	done, ok := s.lists.take(anyone(""), 2)
 	if !ok {
 		t.Fatal("no room at the beginning")
 	}

@@ -127,7 +127,7 @@ func TestAuthorityIsGivenToEverybody(t *testing.T) {
 	if a := g.send("", "GET", "/ca.pem?x=1", ""); a.status != 400 {
 		t.Errorf("%d", a.status)
 	}
-	if a := g.send("", "GET", "/healthz", ""); a.status != 200 || !strings.Contains(string(a.body), "TLS: it ends on 2026-11-09\n") {
+	if a := g.send("", "GET", "/healthz", ""); a.status != 200 || !strings.Contains(string(a.body), `"tls":"it ends on 2026-11-09"`) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	pem = nil

@@ -26,8 +26,8 @@ type version struct {
 	file *mp4.File
 	used time.Time
 
-	// Of a media segment: what the stream had recorded before it, and how many
-	// runs it had begun.
+	// Of a media segment: what the stream had recorded before its first recording,
+	// and how many runs it had begun.
 	prevMedia media.Duration
 	runs      int32
 }
@@ -37,7 +37,8 @@ type version struct {
 // recordings have rows nothing needs to be remembered.
 const (
 	mostVersions = 16
-	mostSegments = 1 << 15 // of all but the newest one
+	mostSegments = 1 << 15  // of all but the newest one
+	mostTails    = 16 << 20 // bytes of samples, of all but the newest one
 	versionTime  = 10 * time.Minute
 )
 
@@ -65,10 +66,11 @@ func (v *versions) keep(k version) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	slices.SortFunc(v.kept, func(a, b version) int { return b.used.Compare(a.used) })
-	n, segments := 0, k.file.Segments()
+	n, segments, bytes := 0, k.file.Segments(), int64(0)
 	for _, old := range v.kept {
 		segments += old.file.Segments()
-		if n == mostVersions-1 || segments > mostSegments {
+		bytes += old.file.InMemory()
+		if n == mostVersions-1 || segments > mostSegments || bytes > mostTails {
 			break
 		}
 		n++

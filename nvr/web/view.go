@@ -178,13 +178,14 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	done, ok := s.films.take(n)
+	done, ok := s.films.take(callerOf(r), n)
 	if !ok {
 		return &httpError{http.StatusServiceUnavailable, "too much recorded video is sent at this moment: ask for a shorter part, or later"}
 	}
 	defer done()
 	ver, ok := s.versions.find(r, s.Now())
-	if !ok {
+	made := !ok
+	if made {
 		if ver, err = s.newVersion(r, q, spans, v, cam, st); err != nil {
 			return err
 		}
@@ -194,6 +195,16 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 		return &httpError{http.StatusForbidden, fmt.Sprintf(
 			"these are %v of video, and without the right to export it view.mp4 shows %v at most: ask for a shorter part",
 			d.Std().Round(time.Second), mostShown.Std())}
+	}
+	// What is not on the disk yet stays in memory as long as it is sent. One file
+	// is served whatever the disk has fallen behind with.
+	leave, ok := s.tails.take(callerOf(r), int(min(ver.file.InMemory(), mostInMemory/2)))
+	if !ok {
+		return &httpError{http.StatusServiceUnavailable, "too much video that is not on the disk yet is sent at this moment: ask for what is before watermark90k, or later"}
+	}
+	defer leave()
+	if made && ver.file.Unflushed() {
+		s.versions.keep(ver)
 	}
 	if v.text {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -208,6 +219,7 @@ func (v view) serve(s *server, w http.ResponseWriter, r *http.Request) error {
 	h.Set("ETag", ver.file.ETag())
 	if v.segment {
 		h.Set("X-Prev-Media-Duration", strconv.FormatInt(int64(ver.prevMedia), 10))
+		h.Set("X-Media-Start", strconv.FormatInt(int64(ver.file.MediaFrom()), 10))
 		h.Set("X-Runs", strconv.Itoa(int(ver.runs)))
 		video, audio := ver.file.EntryIDs()
 		h.Set("X-Video-Sample-Entry-Id", strconv.Itoa(int(video)))
@@ -293,13 +305,10 @@ func (s *server) newVersion(r *http.Request, q url.Values, spans []span, v view,
 		uri:  r.URL.RequestURI(),
 		name: first.Start.Add(first.From).Std().In(s.Store.TimeZone()).Format("20060102150405") + "-" + cam.Name + "-" + st.Type() + ".mp4",
 		file: f, used: s.Now(),
-		prevMedia: first.PrevMedia + f.MediaFrom(), runs: first.PrevRuns,
+		prevMedia: first.PrevMedia, runs: first.PrevRuns,
 	}
 	if first.RunOffset == 0 {
 		ver.runs++
-	}
-	if f.Unflushed() {
-		s.versions.keep(ver)
 	}
 	return ver, nil
 }

@@ -356,7 +356,7 @@ func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 	r := newRecorder(t, "view")
 	first, _ := r.twoRuns()
 	s := &server{Config: Config{Store: r.store, Now: time.Now, Anonymous: "view"}, log: slog.New(slog.DiscardHandler),
-		films: share{most: mostServed, always: alwaysTaken}}
+		films: share{most: mostServed, always: alwaysTaken}, tails: newShare(mostInMemory, alwaysInMemory)}
 	cam, ok := r.store.Camera(r.uuid)
 	if !ok {
 		t.Fatal("no camera")
@@ -374,7 +374,7 @@ func TestFilmsServedAtOnceAreLimited(t *testing.T) {
 		}
 		return w.Code
 	}
-	done, ok := s.films.take(mostServed - alwaysTaken - 5)
+	done, ok := s.films.take(anyone(""), mostServed-alwaysTaken-5)
 	if !ok {
 		t.Fatal("no room at the beginning")
 	}
@@ -442,6 +442,63 @@ func TestNamesOfDownloads(t *testing.T) {
 	} {
 		if got := attachment(name); got != want {
 			t.Errorf("%q: %s, want %s", name, got, want)
+		}
+	}
+}
+
+// Samples that are in memory alone are held by who is sent them, for as long as they
+// please: all together have a bound, and so have the versions that are remembered.
+func TestSamplesInMemoryThatAreSentAreBounded(t *testing.T) {
+	r := newRecorder(t, "view")
+	cam := r.camera("main")
+	defer func() { cam.run.End("test over") }()
+	cam.size = 256 << 10
+	s := newServer(Config{Store: r.store, Anonymous: "view"})
+	h := hold(thePage(t), s.handler(), true, nil, func(breach string) { t.Error(breach) })
+	var w *httptest.ResponseRecorder
+	ask := func() {
+		w = httptest.NewRecorder()
+		req := httptest.NewRequest("GET", "http://localhost"+r.path("main/view.mp4?s=0&s=0"), nil)
+		h.ServeHTTP(w, req)
+	}
+	cam.send(26) // the first second goes to its file
+	done, ok := s.tails.take(anyone("203.0.113.1"), s.tails.one-1)
+	if !ok {
+		t.Fatal("no room at the beginning")
+	}
+	other, ok := s.tails.take(anyone("203.0.113.2"), s.tails.one-s.tails.kept-200<<10)
+	if !ok {
+		t.Fatal("no room for another")
+	}
+	if ask(); w.Code != 503 || !strings.Contains(w.Body.String(), "not on the disk yet") || len(s.versions.kept) != 0 {
+		t.Errorf("beside others: %d %.100s; %d versions are kept", w.Code, w.Body, len(s.versions.kept))
+	}
+	other()
+	if ask(); w.Code != 200 {
+		t.Errorf("when there is room: %d %.100s", w.Code, w.Body)
+	}
+	done()
+	if s.tails.held != 0 {
+		t.Errorf("%d bytes are counted in the end", s.tails.held)
+	}
+
+	recs, err := r.stream("main").Segments(t.Context(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v versions
+	for i, c := range []struct {
+		mib  int64
+		want int // versions
+	}{{6, 1}, {6, 2}, {6, 3}, {6, 3}, {0, 3}, {0, 4}, {90, 5}, {6, 1}, {1, 2}} {
+		recs[0].InMemory = c.mib << 20
+		file, err := mp4.New([]mp4.Segment{{Recording: recs[0], To: recs[0].WallDuration}, {Recording: recs[0], To: recs[0].WallDuration}}, mp4.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.keep(version{file: file, used: start.Add(time.Duration(i) * time.Second)})
+		if len(v.kept) != c.want {
+			t.Errorf("with the %d MiB of version %d, %d are kept, want %d", c.mib, i, len(v.kept), c.want)
 		}
 	}
 }

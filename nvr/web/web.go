@@ -16,7 +16,6 @@ package web
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -101,7 +100,11 @@ type server struct {
 	versions versions
 	films    share         // recordings in files that are sent
 	lists    share         // rows
+	tails    share         // bytes of samples in memory, in files that are sent
+	sending  sending       // groups of pictures
 	trying   chan struct{} // holds one for each stream that is tried
+
+	lookEvery time.Duration // how often a viewer to whom nothing comes is looked for
 
 	followers followers
 	boundary  string       // of parts of live video
@@ -121,8 +124,10 @@ func newServer(cfg Config) *server {
 		panic("web: Anonymous is " + cfg.Anonymous)
 	}
 	s := &server{
-		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried),
-		films: share{most: mostServed, always: alwaysTaken}, lists: share{most: mostListed, always: alwaysRows},
+		Config: cfg, log: cfg.Log, trying: make(chan struct{}, mostTried), lookEvery: stillEvery,
+		films: newShare(mostServed, alwaysTaken), lists: newShare(mostListed, alwaysRows),
+		tails:   newShare(mostInMemory, alwaysInMemory),
+		sending: sending{most: mostLate, mostOne: mostLateOne},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -384,7 +389,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 // refuse.
 func withoutVideo(h http.Header) {
 	for _, name := range []string{"ETag", "Last-Modified", "Content-Disposition", "Content-Length", "Accept-Ranges",
-		"X-Prev-Media-Duration", "X-Leading-Media-Duration", "X-Runs", "X-Video-Sample-Entry-Id", "X-Audio-Sample-Entry-Id"} {
+		"X-Prev-Media-Duration", "X-Media-Start", "X-Leading-Media-Duration", "X-Runs", "X-Video-Sample-Entry-Id", "X-Audio-Sample-Entry-Id"} {
 		h.Del(name)
 	}
 	h.Set("Cache-Control", "private, no-cache")
@@ -435,68 +440,6 @@ type Machine struct {
 type Ended struct {
 	Time   string `json:"time,omitempty"` // RFC 3339; absent when the clock was not set
 	Reason string `json:"reason"`
-}
-
-// health says whether the recorder can record, what does not, and how the
-// machine fared. A camera that is away is no fault of the recorder. Which
-// stream it is, is for those who may look.
-func (s *server) health(w http.ResponseWriter, r *http.Request) error {
-	if _, err := parameters(r, nil); err != nil {
-		return err
-	}
-	seer := callerOf(r)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	faults := s.Store.DirFaults()
-	if len(faults) > 0 {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	for _, f := range faults {
-		fmt.Fprintln(w, f)
-	}
-	var wanted, absent, toAdopt int
-	var missing []string
-	for _, c := range s.Store.Cameras() {
-		for _, st := range c.Streams {
-			in := st.Info()
-			toAdopt += in.ToAdopt
-			if !in.Record {
-				continue
-			}
-			wanted++
-			if in.State.Phase == store.Recording {
-				continue
-			}
-			absent++
-			if seer.May(access.LookAround, c.ID) {
-				missing = append(missing, fmt.Sprintf("not recording: %s %s: %s", c.Name, in.Type, cmp.Or(in.State.Reason, in.State.Phase)))
-			}
-		}
-	}
-	if s.TLS != nil {
-		if fault := s.TLS.Fault(); fault != "" {
-			fmt.Fprintf(w, "TLS: %s\n", fault) // no reason not to record
-		}
-	}
-	fmt.Fprintf(w, "the store is open\nstreams: %d of %d record\n", wanted-absent, wanted)
-	if toAdopt > 0 {
-		fmt.Fprintf(w, "files of before the start to be adopted: %d\n", toAdopt)
-	}
-	for _, m := range missing {
-		fmt.Fprintln(w, m)
-	}
-	m := s.Machine
-	if m == nil {
-		return nil
-	}
-	fmt.Fprintf(w, "board: %s, image %s\nwatchdog: %s\n", m.Board, m.Version, m.Watchdog)
-	for _, r := range m.Resets {
-		fmt.Fprintf(w, "reset: %s\n", strings.TrimSpace(r.Time+" "+r.Reason))
-	}
-	for _, r := range m.Restarts {
-		fmt.Fprintf(w, "recorder started again: %s\n", strings.TrimSpace(r.Time+" "+r.Reason))
-	}
-	return nil
 }
 
 // description serves the page that says what the API is, to programs.

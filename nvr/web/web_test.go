@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -633,25 +634,26 @@ func TestHealthIsHonest(t *testing.T) {
 	}
 	c, _ := r.store.Camera(uuid)
 	c.Stream("main").SetState(store.Waiting, "rtsp://192.0.2.1/: connection refused", nil)
-	check := func(status int, want []string, not ...string) {
+	// check asks for the status, the cause of the check of the second directory, and
+	// what does not record.
+	check := func(status int, cause string, recording int, not ...notRecordingJSON) {
 		t.Helper()
 		a := r.get("/healthz")
-		if a.status != status {
-			t.Errorf("%d, want %d: %s", a.status, status, a.body)
+		var h healthJSON
+		if err := json.Unmarshal(a.body, &h); err != nil {
+			t.Fatalf("%v: %s", err, a.body)
 		}
-		for _, line := range want {
-			if !strings.Contains("\n"+string(a.body), "\n"+line) {
-				t.Errorf("no line %q: %s", line, a.body)
-			}
+		if a.status != status || h.OK != (status == 200) || h.Streams.Wanted != 3 || h.Streams.Recording != recording || !slices.Equal(h.NotRecording, not) {
+			t.Errorf("%d %s, want %d", a.status, a.body, status)
 		}
-		for _, text := range not {
-			if strings.Contains(string(a.body), text) {
-				t.Errorf("it says %q: %s", text, a.body)
-			}
+		if len(h.Checks) != 3 || h.Checks[0] != (checkJSON{"database", true, ""}) || h.Checks[1] != (checkJSON{"directory 1", true, ""}) {
+			t.Fatalf("checks: %s", a.body)
+		}
+		if c := h.Checks[2]; c.Name != "directory 2" || c.OK != (cause == "") || !strings.HasPrefix(c.Cause, cause) {
+			t.Errorf("%+v, want cause %q", c, cause)
 		}
 	}
-	away := "not recording: shed main: rtsp://192.0.2.1/: connection refused\n"
-	check(200, []string{"the store is open\n", "streams: 2 of 3 record\n", away}, "Küche", "(open ")
+	check(200, "", 2, notRecordingJSON{"shed", "main", "rtsp://192.0.2.1/: connection refused"})
 
 	r.stop()
 	if err := os.Remove(filepath.Join(shed, "meta")); err != nil {
@@ -659,10 +661,10 @@ func TestHealthIsHonest(t *testing.T) {
 	}
 	r.start()
 	refused := "sample directory " + shed + " has no meta file"
-	check(503, []string{refused, "the store is open\n", "not recording: shed main: off\n"})
+	check(503, refused, 0, notRecordingJSON{"Küche 1", "main", "off"}, notRecordingJSON{"Küche 1", "sub", "off"}, notRecordingJSON{"shed", "main", "off"})
 	r.anonymous = ""
 	r.restart()
-	check(503, []string{refused, "streams: 0 of 3 record\n"}, "shed main")
+	check(503, refused, 0)
 }
 
 // On an appliance the recorder shows how the machine fared.
@@ -677,12 +679,12 @@ func TestMachineIsShown(t *testing.T) {
 		h.ServeHTTP(w, httptest.NewRequest("GET", "http://localhost"+path, nil))
 		return w.Body.String()
 	}
-	health := get("/healthz")
-	for _, want := range []string{"store is open", "board: amd64, image v7\n", "watchdog: none: no driver\n",
-		"reset: 2026-11-23T14:00:00Z nvr cannot be killed\n", "recorder started again: silent for 20s\n"} {
-		if !strings.Contains(health, want) {
-			t.Errorf("/healthz does not say %q:\n%s", want, health)
-		}
+	var health healthJSON
+	if err := json.Unmarshal([]byte(get("/healthz")), &health); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(m, health.Machine); diff != "" || !health.OK {
+		t.Errorf("/healthz is %t; machine (-want +got)\n%s", health.OK, diff)
 	}
 	var top struct{ Machine *Machine }
 	if err := json.Unmarshal([]byte(get("/api/")), &top); err != nil {
@@ -714,14 +716,14 @@ func TestListsAreBounded(t *testing.T) {
 		t.Helper()
 		req := httptest.NewRequest("GET", r.path("main/recordings%s", query), nil)
 		req.SetPathValue("stream", "main")
-		req = req.WithContext(context.WithValue(t.Context(), cameraKey{}, c))
+		req = req.WithContext(context.WithValue(context.WithValue(t.Context(), cameraKey{}, c), callerKey{}, anyone("")))
 		w := httptest.NewRecorder()
 		if err := s.recordings(w, req); err != nil {
 			return s.refusal(req, err)
 		}
 		return w.Code, w.Body.String()
 	}
-	done, ok := s.lists.take(3)
+	done, ok := s.lists.take(anyone(""), 3)
 	if !ok {
 		t.Fatal("no room at the beginning")
 	}
@@ -740,7 +742,7 @@ func TestListsAreBounded(t *testing.T) {
 		}
 	}
 
-	l := list{share: &share{most: mostListed, always: alwaysRows}}
+	l := list{share: &share{most: mostListed, always: alwaysRows}, of: anyone("")}
 	for n := range mostRows {
 		if err := l.grow(n); err != nil {
 			t.Fatalf("row %d: %v", n, err)

@@ -181,7 +181,7 @@ func TestOnlyTheRecorderListens(t *testing.T) {
 	v := newVM(t, machine{lane: lanes[0], image: releasedImage(t, "amd64"), tap: true})
 	d := newDevice(t, v)
 	d.powerOn()
-	d.shows("/healthz", "board: amd64", 60*time.Second)
+	d.shows("/healthz", `"board":"amd64"`, 60*time.Second)
 	open, err := v.scan(4 * time.Minute)
 	if err != nil {
 		t.Fatal(err)

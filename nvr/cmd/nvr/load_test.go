@@ -270,6 +270,9 @@ func (y *yard) dawdle(ctx context.Context, i int, cut *atomic.Int64) {
 			path = fmt.Sprintf("GET /api/cameras/%s/main/view.mp4?s=0%s", y.uuid, strings.Repeat("&s=0", 40))
 		case 1:
 			path = fmt.Sprintf("GET /api/cameras/%s/main/live.m4s", y.uuid)
+			if i/4%2 == 1 {
+				break // by groups, each from another one on
+			}
 			header += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 		case 2:
 			path = []string{"GET /api/?cameraConfigs=true", fmt.Sprintf("GET /api/cameras/%s/main/recordings?split90k=1", y.uuid), "GET /metrics"}[i/4%3]

@@ -100,7 +100,8 @@ func (m mess) request() string {
 		b.WriteString(m.sometimes(m.one(messHeaders...)) + "\r\n")
 	}
 	if method == "GET" || method == "HEAD" {
-		return b.String() + "\r\n"
+		// Now and then with a body that does not come, or the beginning of another request.
+		return b.String() + m.one("", "", "", "", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n") + "\r\n" + m.one("", "", "", "G")
 	}
 	body := m.sometimes(m.one(messBodies...))
 	if m.IntN(4) > 0 {

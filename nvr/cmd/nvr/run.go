@@ -197,7 +197,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	opening, opened := context.WithCancel(ctx)
 	defer opened()
 	s, err := store.Open(ctx, store.Config{
-		Dir: o.data, DirRoots: append([]string{o.data}, o.dirs...), Log: log, TimeZone: zone, ClockNotBefore: clockNotBefore, Progress: starting(opening, notify),
+		Dir: o.data, DirRoots: append([]string{o.data}, o.dirs...), OwnNames: []string{claimCode, tlsDir}, Log: log, TimeZone: zone, ClockNotBefore: clockNotBefore, Progress: starting(opening, notify),
 	})
 	opened()
 	if err != nil && ctx.Err() != nil && !errors.Is(err, store.ErrPoisoned) {
@@ -315,7 +315,7 @@ func refuseForeign(dir string) error {
 		switch name := e.Name(); {
 		case name == "db":
 			return nil
-		case name == "lost+found", name == "sample", name == "sample-dirs", name == claimCode, name == tlsDir, strings.HasPrefix(name, "db-"), strings.HasPrefix(name, "db."):
+		case store.OwnName(name), name == claimCode, name == tlsDir:
 		case foreign == "":
 			foreign = name
 		}

@@ -193,7 +193,7 @@ func TestRecorderUnderASupervisor(t *testing.T) {
 	}
 	body, err := io.ReadAll(r.Body)
 	r.Body.Close()
-	if err != nil || !strings.Contains(string(body), "reset: nvr hung") {
+	if err != nil || !strings.Contains(string(body), `"resets":[{"reason":"nvr hung"}]`) {
 		t.Errorf("health %q, %v", body, err)
 	}
 	tls, err := browser(get(t, "http://"+l.Addr().String()+"/ca.pem")).Get("https://" + secure.Addr().String() + "/healthz")

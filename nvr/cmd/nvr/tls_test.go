@@ -88,7 +88,7 @@ func TestRecorderServesTLS(t *testing.T) {
 
 	p = start(t, "run", "-data", data, "-http", "127.0.0.1:0", "-https", "127.0.0.1:0", "-https-redirect")
 	plain, secure = p.address(), p.says("serving ")
-	if resp, text := ask(browser(ca), "GET", secure+"/healthz", ""); resp.StatusCode != 200 || strings.Contains(text, "TLS:") {
+	if resp, text := ask(browser(ca), "GET", secure+"/healthz", ""); resp.StatusCode != 200 || strings.Contains(text, `"tls"`) {
 		t.Errorf("after a restart: %d %s", resp.StatusCode, text)
 	}
 	if resp, _ := ask(browser(ca), "GET", plain+"/login", ""); resp.StatusCode != 307 || resp.Header.Get("Location") != secure+"/login" {
@@ -121,7 +121,7 @@ func TestRecorderServesTLS(t *testing.T) {
 func TestBadCertificateKeepsNoRecorderFromStarting(t *testing.T) {
 	data, none := filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "none")
 	p := start(t, "run", "-data", data, "-http", "127.0.0.1:0", "-https", "127.0.0.1:0", "-tls-cert", none, "-tls-key", none)
-	if health := get(t, p.address()+"/healthz"); !strings.Contains(string(health), "TLS: open "+none) || !strings.Contains(string(health), "none to show") {
+	if health := get(t, p.address()+"/healthz"); !strings.Contains(string(health), `"tls":"open `+none) || !strings.Contains(string(health), "none to show") {
 		t.Errorf("health: %s", health)
 	}
 	for _, args := range [][]string{
