@@ -1348,6 +1348,18 @@ var mutants = []mutant{{
 	new:    "case len(by) > 9:",
 	test:   "TestDirectoryComesAndGoes",
 }, {
+	breaks: "a new directory that the database does not call open counts as usable",
+	file:   "nvr/store/store.go",
+	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",
+	new:    "",
+	test:   "TestDirectoryComesThoughTheDatabaseFails",
+}, {
+	breaks: "the process goes on behind a sync that failed under a new directory",
+	file:   "nvr/store/dirs.go",
+	old:    "\t\treturn s.verdict(err)\n\t}\n\tfor _, d := range dirs {",
+	new:    "\t\treturn err\n\t}\n\tfor _, d := range dirs {",
+	test:   "TestFaultUnderANewDirectoryEndsTheProcess",
+}, {
 	breaks: "one address has all connections",
 	file:   "nvr/web/connections.go",
 	old:    "if p.from[network] >= p.most {",

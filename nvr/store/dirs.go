@@ -50,7 +50,10 @@ func (s *Store) AddDir(ctx context.Context, path string) (id int32, err error) {
 	} else {
 		err = &ConfigError{"path", err.Error()}
 	}
-	if d := s.dirAt(path); d != nil && !errors.Is(err, ErrPoisoned) {
+	if errors.Is(err, ErrPoisoned) {
+		return 0, err // the next start knows whether it is one
+	}
+	if d := s.dirAt(path); d != nil {
 		return d.id, nil // one that cannot be used after all shows that, and can be deleted
 	}
 	if made {
@@ -149,11 +152,11 @@ func (s *Store) takeDirs(ctx context.Context, rows []db.Dir) error {
 		return s.verdict(err)
 	}
 	dirs, err := s.openDirs(ctx, change.Dirs)
-	if err != nil {
-		return err
-	}
 	for _, d := range dirs {
-		s.start(d)
+		s.start(d) // of one that cannot be used now, it tries the rest again
+	}
+	if err != nil {
+		return s.verdict(err)
 	}
 	for _, d := range dirs {
 		if err := d.fault(); err != nil {

@@ -330,7 +330,8 @@ func (s *Store) resume(ctx context.Context, st *Stream) error {
 const defaultDir = "sample"
 
 // openDirs opens sample directories of the database. See sampledir.Meta for
-// the order of writes. One that cannot be used is marked, not an error.
+// the order of writes. One that cannot be used is marked, not an error; all are
+// when the database does not take that they are open, and that is one.
 func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, error) {
 	var dirs []*directory
 	var ready []int32
@@ -368,7 +369,10 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 	s.mu.Unlock()
 	s.noteDirs()
 	if err := s.db.CompleteOpen(ctx, s.open.ID, ready...); err != nil {
-		return nil, err
+		for d := range metas {
+			d.refuse(err)
+		}
+		return dirs, err
 	}
 	for d, m := range metas {
 		m.CompleteOpen, m.InProgressOpen = s.open.ID, 0
