@@ -1348,6 +1348,12 @@ var mutants = []mutant{{
 	new:    "case len(by) > 9:",
 	test:   "TestDirectoryComesAndGoes",
 }, {
+	breaks: "a change that is refused leaves a directory in use",
+	file:   "nvr/store/config.go",
+	old:    "\t\t\tif _, err := s.moves(i, &cameras[i], typ, field); err != nil {",
+	new:    "\t\t\tif _, err := s.moves(i, &cameras[i], typ, field); err != nil && false {",
+	test:   "TestEmptyStreamMovesToAnotherDirectory",
+}, {
 	breaks: "a new directory that the database does not call open counts as usable",
 	file:   "nvr/store/store.go",
 	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",

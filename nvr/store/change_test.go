@@ -198,6 +198,15 @@ func TestEmptyStreamMovesToAnotherDirectory(t *testing.T) {
 		if e, ok := errors.AsType[*ConfigError](move("")); !ok || e.Field != "streams.main.sampleFileDir" || !strings.Contains(e.Problem, other) {
 			t.Errorf("with recordings: %v", e)
 		}
+		// What is refused leaves no directory in use.
+		third := t.TempDir()
+		if e, ok := errors.AsType[*ConfigError](move(third)); !ok || e.Field != "streams.main.sampleFileDir" {
+			t.Errorf("to a new one: %v", e)
+		}
+		names, err := os.ReadDir(third)
+		if n := len(b.s.Dirs()); n != 2 || err != nil || len(names) != 0 {
+			t.Errorf("%d directories; in the one that was refused are %v, %v", n, names, err)
+		}
 		f.run.End("test")
 		b.stop()
 		b.start()
