@@ -1354,6 +1354,18 @@ var mutants = []mutant{{
 	new:    "\t\t\tif _, err := s.moves(i, &cameras[i], typ, field); err != nil && false {",
 	test:   "TestEmptyStreamMovesToAnotherDirectory",
 }, {
+	breaks: "a stream that moves to another directory loses its gaps",
+	file:   "nvr/db/config.go",
+	old:    "err := t.keepGaps(c); err != nil {",
+	new:    "err := t.keepGaps(&Change{}); err != nil {",
+	test:   "TestGapsGoOverToTheNextStream",
+}, {
+	breaks: "a stream that moves to another directory accounts for its time anew",
+	file:   "nvr/store/store.go",
+	old:    "\t\t\t\tst.inherit(gone)\n",
+	new:    "",
+	test:   "TestGapsMoveWithTheirStream",
+}, {
 	breaks: "a new directory that the database does not call open counts as usable",
 	file:   "nvr/store/store.go",
 	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",

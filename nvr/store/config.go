@@ -446,7 +446,9 @@ func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 					return err // it has begun to record meanwhile
 				}
 				if moves {
-					row.ID = 0 // a stream that holds nothing goes, and another takes its place
+					// A stream that holds nothing goes, and another takes its place, and
+					// accounts for its time.
+					row.ID, row.GapsOf = 0, st.id
 					moved = append(moved, st)
 				}
 			}

@@ -434,9 +434,15 @@ func (s *Store) resolve(path string) string {
 // there already.
 func (s *Store) build(state *db.State) {
 	old := make(map[int32]*Stream)
+	type slot struct {
+		camera int32
+		typ    string
+	}
+	was := make(map[slot]*Stream)
 	for _, c := range s.cameras {
 		for _, st := range c.Streams {
 			old[st.id] = st
+			was[slot{c.ID, st.typ}] = st
 		}
 	}
 	byCamera := make(map[int32]*Camera)
@@ -452,11 +458,14 @@ func (s *Store) build(state *db.State) {
 		st := old[row.ID]
 		if st == nil {
 			st = &Stream{
-				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: new(name), dir: s.directory(row.DirID),
+				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: new(name), dir: s.directory(row.DirID), cfg: row,
 				nextNo: row.NextNo, cumMedia: row.CumMedia, cumRuns: row.CumRuns,
 				committedNo: row.NextNo, createdNo: row.NextNo - 1,
 				recordings: row.Recordings, bytes: row.Bytes, fsBytes: row.FSBytes, duration: row.Duration,
 				state: State{Phase: Off, Since: s.wall()},
+			}
+			if gone := was[slot{cam.ID, row.Type}]; gone != nil {
+				st.inherit(gone)
 			}
 		}
 		st.name.Store(&cam.Name)
