@@ -1366,6 +1366,12 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestGapsMoveWithTheirStream",
 }, {
+	breaks: "a directory whose disk died stays",
+	file:   "nvr/store/absent.go",
+	old:    "return d.unavailable != nil || d.away || long(d.failing) || long(d.working)",
+	new:    "return d.unavailable != nil || long(time.Time{})",
+	test:   "TestDirectoryWhoseDiskDiedGoes",
+}, {
 	breaks: "a new directory that the database does not call open counts as usable",
 	file:   "nvr/store/store.go",
 	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",

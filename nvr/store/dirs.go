@@ -183,6 +183,7 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 		s.log.Warn("sample directory is deleted, and its disk does not answer", "dir", d.path)
 		return nil
 	}
+	lost := d.lost()
 	dir, err := d.disk()
 	if err != nil {
 		return nil // it is away
@@ -195,7 +196,10 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 			s.log.Warn("sample directory is deleted, and still says that it is ours", "dir", d.path, "err", err)
 		}
 	}
-	return dir.Close()
+	if err := dir.Close(); !lost {
+		return err
+	}
+	return nil
 }
 
 // forget takes the rows of a directory out of the database when nothing is in it.
@@ -218,8 +222,8 @@ func (s *Store) forget(ctx context.Context, id int32) (*directory, error) {
 	case len(by) > 0:
 		return nil, &InUseError{d.path, "it has the recordings of " + strings.Join(by, ", ") + ": delete these streams first"}
 	}
-	if d.fault() == nil {
-		if err := s.empty(ctx, d); err != nil {
+	if !d.lost() {
+		if err := s.empty(ctx, d); err != nil && !d.lost() {
 			return nil, err
 		}
 	}

@@ -354,3 +354,82 @@ func TestFaultUnderANewDirectoryEndsTheProcess(t *testing.T) {
 		t.Errorf("%d syncs", failed)
 	}
 }
+
+// deadDir is a directory whose unlinks do what a test says.
+type deadDir struct {
+	sampledir.Dir
+	unlink func() error
+}
+
+func (d *deadDir) Unlink(id int64) error {
+	if err := d.unlink(); err != nil {
+		return err
+	}
+	return d.Dir.Unlink(id)
+}
+
+// A directory whose disk dies under the recorder can go without a restart,
+// though files are still to be unlinked there.
+func TestDirectoryWhoseDiskDiedGoes(t *testing.T) {
+	for name, tt := range map[string]struct {
+		pulled bool
+		unlink func(released chan struct{}) error
+		after  time.Duration // it goes; not before
+	}{
+		"pulled out": {true, func(chan struct{}) error { return nil }, 3 * time.Second},
+		"read only":  {false, func(chan struct{}) error { return syscall.EROFS }, stuckAfter + 5*time.Second},
+		"hangs": {false, func(released chan struct{}) error {
+			<-released
+			return nil
+		}, stuckAfter + 5*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				path, released := filepath.Join(t.TempDir(), "disk"), make(chan struct{})
+				socket := newSocket(path)
+				b := newBench(t, func(cfg *Config) {
+					cfg.openDir = func(at string) (sampledir.Dir, error) {
+						if at != path {
+							return sampledir.OpenDisk(at)
+						}
+						dir, err := socket.open(at)
+						return &deadDir{dir, func() error { return tt.unlink(released) }}, err
+					}
+				})
+				id, err := b.s.AddDir(t.Context(), path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				uuid, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
+					"main": {URL: "rtsp://10.0.0.2/", Record: true, SampleFileDir: path}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				f := newFeed(b.again("back").Begin(nil))
+				f.play(t, 3*time.Second)
+				f.run.End("test")
+				time.Sleep(2 * time.Second)
+				if tt.pulled {
+					socket.pull()
+				}
+				if err := b.s.DeleteCamera(t.Context(), uuid); err != nil {
+					t.Fatal(err)
+				}
+				if !tt.pulled {
+					time.Sleep(2 * time.Second)
+					if _, ok := errors.AsType[*InUseError](b.s.DeleteDir(t.Context(), id)); !ok {
+						t.Error("at the first trouble it goes, and leaves what it holds")
+					}
+				}
+				time.Sleep(tt.after)
+				if err := b.s.DeleteDir(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+				if n := len(b.s.Dirs()); n != 1 {
+					t.Errorf("%d directories", n)
+				}
+				close(released)
+			})
+		})
+	}
+}
