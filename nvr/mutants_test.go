@@ -1451,6 +1451,42 @@ var mutants = []mutant{{
 	new:    "case len(by) > 9:",
 	test:   "TestDirectoryComesAndGoes",
 }, {
+	breaks: "a change that is refused leaves a directory in use",
+	file:   "nvr/store/config.go",
+	old:    "\t\t\tif _, err := s.moves(i, &cameras[i], typ, field); err != nil {",
+	new:    "\t\t\tif _, err := s.moves(i, &cameras[i], typ, field); err != nil && false {",
+	test:   "TestEmptyStreamMovesToAnotherDirectory",
+}, {
+	breaks: "a stream that moves to another directory loses its gaps",
+	file:   "nvr/db/config.go",
+	old:    "err := t.keepGaps(c); err != nil {",
+	new:    "err := t.keepGaps(&Change{}); err != nil {",
+	test:   "TestGapsGoOverToTheNextStream",
+}, {
+	breaks: "a stream that moves to another directory accounts for its time anew",
+	file:   "nvr/store/store.go",
+	old:    "\t\t\t\tst.inherit(gone)\n",
+	new:    "",
+	test:   "TestGapsMoveWithTheirStream",
+}, {
+	breaks: "a directory whose disk died stays",
+	file:   "nvr/store/absent.go",
+	old:    "return d.unavailable != nil || d.away || long(d.failing) || long(d.working)",
+	new:    "return d.unavailable != nil || long(time.Time{})",
+	test:   "TestDirectoryWhoseDiskDiedGoes",
+}, {
+	breaks: "a new directory that the database does not call open counts as usable",
+	file:   "nvr/store/store.go",
+	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",
+	new:    "",
+	test:   "TestDirectoryComesThoughTheDatabaseFails",
+}, {
+	breaks: "the process goes on behind a sync that failed under a new directory",
+	file:   "nvr/store/dirs.go",
+	old:    "\t\treturn s.verdict(err)\n\t}\n\tfor _, d := range dirs {",
+	new:    "\t\treturn err\n\t}\n\tfor _, d := range dirs {",
+	test:   "TestFaultUnderANewDirectoryEndsTheProcess",
+}, {
 	breaks: "one address has all connections",
 	file:   "nvr/web/connections.go",
 	old:    "if p.from[network] >= p.most {",

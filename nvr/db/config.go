@@ -190,6 +190,8 @@ func (k *known) checkCamera(c *CameraChange, cameraGone, streamGone map[int32]bo
 			err = fmt.Errorf("retain %d bytes", s.RetainBytes)
 		case s.RetainDays < 0 || s.RetainDays > maxRetainDays:
 			err = fmt.Errorf("retain %d days", s.RetainDays)
+		case s.GapsOf != 0 && (s.ID != 0 || !streamGone[s.GapsOf] || k.streams[s.GapsOf].cameraID != c.ID):
+			err = fmt.Errorf("gaps of stream %d, which does not make way for it: %w", s.GapsOf, ErrNotFound)
 		case s.OwedFrom < 0:
 			err = fmt.Errorf("owed from %d", int64(s.OwedFrom))
 		case s.FlushIfSec < 0:
@@ -204,6 +206,9 @@ func (k *known) checkCamera(c *CameraChange, cameraGone, streamGone map[int32]bo
 
 // apply makes the change and keeps k, which becomes known on success.
 func (t *tx) apply(c *Change, k *known) error {
+	if err := t.keepGaps(c); err != nil {
+		return err
+	}
 	for _, id := range c.DeleteStreams {
 		if err := t.deleteStream(id, k); err != nil {
 			return err
@@ -249,6 +254,32 @@ func (t *tx) apply(c *Change, k *known) error {
 		}
 	}
 	return nil
+}
+
+// keepGaps puts the gaps aside that another stream gets, under an id that none
+// has: it cannot be inserted before the one that they are of is gone. Whether all
+// came to a stream is asked by the commit.
+func (t *tx) keepGaps(c *Change) error {
+	for i := range c.Cameras {
+		for _, s := range c.Cameras[i].Streams {
+			if s.GapsOf == 0 {
+				continue
+			}
+			_, err := t.ExecContext(t.ctx, `PRAGMA defer_foreign_keys = 1`)
+			if err == nil {
+				err = t.moveGaps(s.GapsOf, -s.GapsOf)
+			}
+			if err != nil {
+				return fmt.Errorf("keep gaps of stream %d: %w", s.GapsOf, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *tx) moveGaps(from, to int32) error {
+	_, err := t.ExecContext(t.ctx, `UPDATE gap SET stream_id = ? WHERE stream_id = ?`, to, from)
+	return err
 }
 
 // deleteStream deletes a stream; all its recordings become garbage, each in
@@ -365,6 +396,9 @@ func (t *tx) putStream(c *Camera, s *Stream, k *known) error {
 		return err
 	}
 	k.streams[s.ID] = knownStream{cameraID: c.ID, typ: s.Type}
+	if s.GapsOf != 0 {
+		return t.moveGaps(-s.GapsOf, s.ID)
+	}
 	return nil
 }
 

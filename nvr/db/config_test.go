@@ -89,6 +89,26 @@ func TestSampleDirectoryGoes(t *testing.T) {
 	h.sane()
 }
 
+// The gaps of a stream that makes way for another become those of that one.
+func TestGapsGoOverToTheNextStream(t *testing.T) {
+	h := newHouse(t)
+	h.flushGaps(h.gap(h.main, 0, 2, "unreachable"), h.gap(h.main, 2, 3, "login_refused"), h.gap(h.sub, 1, 2, "unreachable"))
+	next := h.main
+	next.ID, next.DirID, next.GapsOf = 0, h.dirs[1].ID, h.main.ID
+	c := &Change{DeleteStreams: []int32{h.main.ID}, Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{next}}}}
+	h.must(h.ApplyConfig(t.Context(), c))
+	next = c.Cameras[0].Streams[0]
+	h.reopen()
+	want := []Gap{h.gap(next, 0, 2, "unreachable"), h.gap(next, 2, 3, "login_refused")}
+	if diff := cmp.Diff(want, h.gaps(next)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]Gap{h.gap(h.sub, 1, 2, "unreachable")}, h.gaps(h.sub)); diff != "" {
+		t.Error(diff)
+	}
+	h.sane()
+}
+
 func TestConfigurationReadsBack(t *testing.T) {
 	h := newHouse(t)
 	h.add(h.main, 0, 2)
@@ -154,6 +174,8 @@ func TestRefusedChangeLeavesNothing(t *testing.T) {
 		"too many days":           {Change{Cameras: streams(Stream{Type: "main", DirID: dir, RetainDays: 36501})}, nil, "retain 36501 days"},
 		"owed from before time":   {Change{Cameras: streams(Stream{Type: "main", DirID: dir, OwedFrom: -1})}, nil, "owed from -1"},
 		"negative limit":          {Change{Cameras: streams(Stream{Type: "main", DirID: dir, RetainBytes: -1})}, nil, "retain -1 bytes"},
+		"gaps of one that stays":  {Change{Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{{Type: "ext", DirID: dir, GapsOf: h.main.ID}}}}}, ErrNotFound, "stream ext: gaps of stream 1, which does not make way for it"},
+		"gaps of another camera":  {Change{DeleteStreams: []int32{h.main.ID}, Cameras: []CameraChange{{Camera: other.Camera, Streams: []Stream{{Type: "ext", DirID: dir, GapsOf: h.main.ID}}}}}, ErrNotFound, "gaps of stream 1"},
 		"negative flush":          {Change{Cameras: streams(Stream{Type: "main", DirID: dir, FlushIfSec: -1})}, nil, "flush after -1 seconds"},
 		"path taken":              {Change{Dirs: []Dir{{Path: "/disk3"}, {Path: "/disk1"}}}, ErrExists, "insert sample directory /disk1: it exists already"},
 		"no path":                 {Change{Dirs: []Dir{{}}}, nil, "empty path"},

@@ -38,6 +38,10 @@ type Stream struct {
 	FlushIfSec              int32
 	OwedFrom                media.Time // when Record was last set; time from before is no gap
 
+	// GapsOf is for ApplyConfig, and for a stream that it inserts: one of the same
+	// camera that goes with the change, whose gaps it gets. 0: none.
+	GapsOf int32
+
 	// Counters that only grow; Batch.Streams sets them.
 	NextNo   int32          // number of the next recording
 	CumMedia media.Duration // media duration of all recordings ever committed

@@ -43,6 +43,15 @@ func (d *directory) disk() (sampledir.Dir, error) {
 	return d.dir, nil
 }
 
+// lost reports whether the disk of a directory is taken for gone: it is not used,
+// is not at its path, or has done nothing for a minute but fail or hang.
+func (d *directory) lost() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	long := func(since time.Time) bool { return !since.IsZero() && time.Since(since) > stuckAfter }
+	return d.unavailable != nil || d.away || long(d.failing) || long(d.working)
+}
+
 // await tries an unusable directory until it can be used. It reports whether
 // that has come.
 func (d *directory) await(ctx context.Context) bool {

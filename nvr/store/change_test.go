@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"holdfast/nvr/media"
 )
 
 // A change keeps what it does not name: recordings, the run under way, and the
@@ -198,11 +200,62 @@ func TestEmptyStreamMovesToAnotherDirectory(t *testing.T) {
 		if e, ok := errors.AsType[*ConfigError](move("")); !ok || e.Field != "streams.main.sampleFileDir" || !strings.Contains(e.Problem, other) {
 			t.Errorf("with recordings: %v", e)
 		}
+		// What is refused leaves no directory in use.
+		third := t.TempDir()
+		if e, ok := errors.AsType[*ConfigError](move(third)); !ok || e.Field != "streams.main.sampleFileDir" {
+			t.Errorf("to a new one: %v", e)
+		}
+		names, err := os.ReadDir(third)
+		if n := len(b.s.Dirs()); n != 2 || err != nil || len(names) != 0 {
+			t.Errorf("%d directories; in the one that was refused are %v, %v", n, names, err)
+		}
 		f.run.End("test")
 		b.stop()
 		b.start()
 		if got := everyPicture(t, b.again("front"), 0); got != f.n || b.again("front").Info().SampleFileDir != other {
 			t.Errorf("%d pictures in %s, want %d in %s", got, b.again("front").Info().SampleFileDir, f.n, other)
 		}
+	})
+}
+
+// What is known of the time of a stream goes with it to another directory: what
+// is written down, and what is not yet.
+func TestGapsMoveWithTheirStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		began := media.TimeOf(time.Now())
+		st := b.camera("front", plenty, 120)
+		want := map[Cause]media.Duration{CameraUnreachable: media.DurationOf(2*time.Hour + 30*time.Second)}
+		st.Wait(CameraUnreachable, "no route")
+		time.Sleep(2*time.Hour + 30*time.Second) // the end of it is in memory only
+		is := func(when string) {
+			t.Helper()
+			got := explained(t, b.again("front"), began, media.TimeOf(time.Now()), media.Second/4)
+			for cause, d := range got {
+				if off := d - want[cause]; off > media.Second || off < -media.Second {
+					t.Errorf("%s: %v of %s, want %v", when, d, cause, want[cause])
+				}
+			}
+			if len(got) != len(want) {
+				t.Errorf("%s: %v, want %v", when, got, want)
+			}
+		}
+		is("before")
+		other := t.TempDir()
+		change := CameraChange{Streams: map[string]StreamChange{"main": {SampleFileDir: &other}}}
+		if err := b.s.ChangeCamera(t.Context(), b.s.named("front").UUID, change, CameraChange{}); err != nil {
+			t.Fatal(err)
+		}
+		is("moved")
+		b.again("front").Wait(LoginRefused, "401")
+		time.Sleep(10 * time.Minute)
+		want[LoginRefused] = 10 * media.Minute
+		is("refused")
+		b.stop()
+		b.start()
+		f := newFeed(b.again("front").Begin(nil))
+		f.play(t, 5*time.Second)
+		is("after a restart, recorded")
+		f.run.End("test")
 	})
 }

@@ -391,6 +391,9 @@ func (c *placed) stream(typ string) *Stream {
 	return c.old.Stream(typ)
 }
 
+// fieldOf names a value of a stream of the i-th camera, for errors.
+type fieldOf func(i int, typ, name string) string
+
 // put inserts and updates validated cameras. The caller holds flushing. Once
 // something is written, the change is brought to its end whoever asked for it.
 // list is where they stand, for errors: "cameras", or "" for a single one.
@@ -404,6 +407,14 @@ func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 			return "streams." + typ + "." + name
 		}
 		return fmt.Sprintf("%s[%d].streams.%s.%s", list, i, typ, name)
+	}
+	// What can be refused is, before anything is written.
+	for i := range cameras {
+		for _, typ := range slices.Sorted(maps.Keys(cameras[i].Streams)) {
+			if _, err := s.moves(i, &cameras[i], typ, field); err != nil {
+				return err
+			}
+		}
 	}
 	if err := s.addDirs(ctx, cameras, field); err != nil {
 		return err
@@ -430,15 +441,14 @@ func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 				if was := st.settings(); was.Record || !row.Record {
 					row.OwedFrom = was.OwedFrom
 				}
-				if st.dir != nil && st.dir.id != row.DirID {
-					if !st.empty() {
-						return &ConfigError{field(i, typ, "sampleFileDir"), "cannot change while the stream has recordings: they are in " + st.dir.path +
-							"; delete the stream and add it anew, or add another"}
-					}
-					if sc.lost != "" && sc.Password == "" {
-						return &ConfigError{field(i, typ, "password"), "is to be given again: the one that is kept cannot be read, " + sc.lost}
-					}
-					row.ID = 0 // a stream that holds nothing goes, and another takes its place
+				moves, err := s.moves(i, &c, typ, field)
+				if err != nil {
+					return err // it has begun to record meanwhile
+				}
+				if moves {
+					// A stream that holds nothing goes, and another takes its place, and
+					// accounts for its time.
+					row.ID, row.GapsOf = 0, st.id
 					moved = append(moved, st)
 				}
 			}
@@ -460,6 +470,22 @@ func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 	return nil
 }
 
+// moves reports whether a stream of the i-th camera is to record to another
+// directory; a *ConfigError when it cannot.
+func (s *Store) moves(i int, c *placed, typ string, field fieldOf) (bool, error) {
+	st, sc := c.stream(typ), c.Streams[typ]
+	switch {
+	case st == nil || st.dir == nil || st.dir == s.dirAt(sc.SampleFileDir):
+		return false, nil
+	case !st.empty():
+		return true, &ConfigError{field(i, typ, "sampleFileDir"), "cannot change while the stream has recordings: they are in " + st.dir.path +
+			"; delete the stream and add it anew, or add another"}
+	case sc.lost != "" && sc.Password == "":
+		return true, &ConfigError{field(i, typ, "password"), "is to be given again: the one that is kept cannot be read, " + sc.lost}
+	}
+	return true, nil
+}
+
 // dirAt returns the directory at a path, "" being the default one.
 func (s *Store) dirAt(path string) *directory {
 	if path == "" {
@@ -478,7 +504,7 @@ func (s *Store) dirAt(path string) *directory {
 
 // addDirs takes the sample directories that are new into use, all or none. One
 // that cannot be used now takes no new streams; those that it has can be changed.
-func (s *Store) addDirs(ctx context.Context, cameras []placed, field func(i int, typ, name string) string) error {
+func (s *Store) addDirs(ctx context.Context, cameras []placed, field fieldOf) error {
 	var change db.Change
 	for i, c := range cameras {
 		for _, typ := range slices.Sorted(maps.Keys(c.Streams)) {

@@ -62,6 +62,8 @@ type directory struct {
 	dir         sampledir.Dir
 
 	err     error               // of the step that fails now
+	away    bool                // that has found it gone, or another in its place
+	failing time.Time           // since when its steps fail, and not for want of room
 	working time.Time           // since when a step is under way; zero between steps
 	garbage []int64             // to unlink; their garbage rows are committed
 	gone    []int64             // unlinked durably; their rows can go
@@ -231,8 +233,10 @@ func (d *directory) step() {
 	d.working = time.Now()
 	err := d.err
 	d.mu.Unlock()
+	away := false
 	if err != nil && (!diskFull(err) || d.dir.Moved()) {
 		err = d.prove()
+		away = err != nil
 	} else {
 		err = nil
 	}
@@ -250,7 +254,12 @@ func (d *directory) step() {
 	d.mu.Lock()
 	d.working = time.Time{}
 	was := d.err
-	d.err = err
+	d.err, d.away = err, away
+	if err == nil || diskFull(err) {
+		d.failing = time.Time{}
+	} else if d.failing.IsZero() {
+		d.failing = time.Now()
+	}
 	d.more = d.more && err == nil
 	if was != nil && err == nil {
 		d.well = time.Now()

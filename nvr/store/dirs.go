@@ -50,7 +50,10 @@ func (s *Store) AddDir(ctx context.Context, path string) (id int32, err error) {
 	} else {
 		err = &ConfigError{"path", err.Error()}
 	}
-	if d := s.dirAt(path); d != nil && !errors.Is(err, ErrPoisoned) {
+	if errors.Is(err, ErrPoisoned) {
+		return 0, err // the next start knows whether it is one
+	}
+	if d := s.dirAt(path); d != nil {
 		return d.id, nil // one that cannot be used after all shows that, and can be deleted
 	}
 	if made {
@@ -186,11 +189,11 @@ func (s *Store) takeDirs(ctx context.Context, rows []db.Dir) error {
 		return s.verdict(err)
 	}
 	dirs, err := s.openDirs(ctx, change.Dirs)
-	if err != nil {
-		return err
-	}
 	for _, d := range dirs {
-		s.start(d)
+		s.start(d) // of one that cannot be used now, it tries the rest again
+	}
+	if err != nil {
+		return s.verdict(err)
 	}
 	for _, d := range dirs {
 		if err := d.fault(); err != nil {
@@ -217,6 +220,7 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 		s.log.Warn("sample directory is deleted, and its disk does not answer", "dir", d.path)
 		return nil
 	}
+	lost := d.lost()
 	dir, err := d.disk()
 	if err != nil {
 		return nil // it is away
@@ -229,7 +233,10 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 			s.log.Warn("sample directory is deleted, and still says that it is ours", "dir", d.path, "err", err)
 		}
 	}
-	return dir.Close()
+	if err := dir.Close(); !lost {
+		return err
+	}
+	return nil
 }
 
 // forget takes the rows of a directory out of the database when nothing is in it.
@@ -252,8 +259,8 @@ func (s *Store) forget(ctx context.Context, id int32) (*directory, error) {
 	case len(by) > 0:
 		return nil, &InUseError{d.path, "it has the recordings of " + strings.Join(by, ", ") + ": delete these streams first"}
 	}
-	if d.fault() == nil {
-		if err := s.empty(ctx, d); err != nil {
+	if !d.lost() {
+		if err := s.empty(ctx, d); err != nil && !d.lost() {
 			return nil, err
 		}
 	}

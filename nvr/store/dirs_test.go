@@ -1,15 +1,19 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"holdfast/nvr/db"
+	"holdfast/nvr/db/dbtest"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir"
 )
@@ -261,6 +265,173 @@ func mustDisk(t *testing.T, s *Store, id int32) *sampledir.Disk {
 		t.Fatal(err)
 	}
 	return disk.(*sampledir.Disk)
+}
+
+// Whichever write of the database fails under a new directory: either there is
+// none, or it is used as soon as the database is well, and can go.
+func TestDirectoryComesThoughTheDatabaseFails(t *testing.T) {
+	refused, late := 0, 0
+	for n, reached := 1, true; reached; n++ {
+		v, o := dbtest.New(t), newOutside(t)
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, o.through(v))
+			path := filepath.Join(t.TempDir(), "disk")
+			v.Fail(dbtest.Op{Kind: dbtest.Write, File: dbtest.WAL}, n, 1, syscall.ENOSPC)
+			id, err := b.s.AddDir(t.Context(), path)
+			reached = v.Failed() > 0
+			v.Heal()
+			if err != nil {
+				refused++
+				if _, serr := os.Stat(path); !errors.Is(serr, os.ErrNotExist) || len(b.s.Dirs()) != 1 {
+					t.Errorf("write %d: %v; left are the path (%v) and %+v", n, err, serr, b.s.Dirs())
+				}
+				if id, err = b.s.AddDir(t.Context(), path); err != nil {
+					t.Fatalf("write %d: the second try: %v", n, err)
+				}
+			}
+			if b.s.Dirs()[1].Error != "" {
+				late++
+			}
+			time.Sleep(absentRetry + time.Second)
+			uuid, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
+				"main": {URL: "rtsp://10.0.0.2/", Record: true, SampleFileDir: path},
+			}})
+			if err != nil {
+				t.Fatalf("write %d: a camera for it: %v", n, err)
+			}
+			st := b.again("back")
+			f := newFeed(st.Begin(nil))
+			f.play(t, 5*time.Second)
+			if behind := media.TimeOf(time.Now()).Sub(st.Info().Watermark); behind > 3*media.Second {
+				t.Errorf("write %d: what is recorded to it is durable up to %v ago", n, behind)
+			}
+			f.run.End("test")
+			if err := errors.Join(b.s.DeleteCamera(t.Context(), uuid), b.s.DeleteDir(t.Context(), id)); err != nil {
+				t.Errorf("write %d: %v", n, err)
+			}
+			b.stop()
+		})
+		if n > 100 || t.Failed() {
+			t.Fatalf("write %d", n)
+		}
+	}
+	if refused == 0 || late == 0 {
+		t.Errorf("the directory was refused %d times, and %d times used later", refused, late)
+	}
+}
+
+// A sync of the database that fails under a new directory ends the process at
+// once.
+func TestFaultUnderANewDirectoryEndsTheProcess(t *testing.T) {
+	failed := 0
+	for n, reached := 1, true; reached && n < 100; n++ {
+		v := dbtest.New(t)
+		s, err := Open(t.Context(), Config{Dir: t.TempDir(), noBallast: true, openDB: func(ctx context.Context, c db.Config) (*db.DB, error) {
+			c.VFS = v.Name()
+			return db.Open(ctx, c)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Fail(dbtest.Op{Kind: dbtest.Sync, File: dbtest.WAL}, n, 1, syscall.EIO)
+		_, err = s.AddDir(t.Context(), filepath.Join(t.TempDir(), "disk"))
+		if reached = v.Failed() > 0; reached {
+			failed++
+			if !errors.Is(err, ErrPoisoned) || !s.poisoned.Load() {
+				t.Errorf("sync %d: %v, and the process goes on", n, err)
+			}
+		}
+		v.Die()
+		s.stop()
+		s.running.Wait()
+		for _, d := range s.dirs {
+			if d.dir != nil {
+				d.dir.Close()
+			}
+		}
+	}
+	if failed < 2 {
+		t.Errorf("%d syncs", failed)
+	}
+}
+
+// deadDir is a directory whose unlinks do what a test says.
+type deadDir struct {
+	sampledir.Dir
+	unlink func() error
+}
+
+func (d *deadDir) Unlink(id int64) error {
+	if err := d.unlink(); err != nil {
+		return err
+	}
+	return d.Dir.Unlink(id)
+}
+
+// A directory whose disk dies under the recorder can go without a restart,
+// though files are still to be unlinked there.
+func TestDirectoryWhoseDiskDiedGoes(t *testing.T) {
+	for name, tt := range map[string]struct {
+		pulled bool
+		unlink func(released chan struct{}) error
+		after  time.Duration // it goes; not before
+	}{
+		"pulled out": {true, func(chan struct{}) error { return nil }, 3 * time.Second},
+		"read only":  {false, func(chan struct{}) error { return syscall.EROFS }, stuckAfter + 5*time.Second},
+		"hangs": {false, func(released chan struct{}) error {
+			<-released
+			return nil
+		}, stuckAfter + 5*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				path, released := filepath.Join(t.TempDir(), "disk"), make(chan struct{})
+				socket := newSocket(path)
+				b := newBench(t, func(cfg *Config) {
+					cfg.openDir = func(at string) (sampledir.Dir, error) {
+						if at != path {
+							return sampledir.OpenDisk(at)
+						}
+						dir, err := socket.open(at)
+						return &deadDir{dir, func() error { return tt.unlink(released) }}, err
+					}
+				})
+				id, err := b.s.AddDir(t.Context(), path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				uuid, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
+					"main": {URL: "rtsp://10.0.0.2/", Record: true, SampleFileDir: path}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				f := newFeed(b.again("back").Begin(nil))
+				f.play(t, 3*time.Second)
+				f.run.End("test")
+				time.Sleep(2 * time.Second)
+				if tt.pulled {
+					socket.pull()
+				}
+				if err := b.s.DeleteCamera(t.Context(), uuid); err != nil {
+					t.Fatal(err)
+				}
+				if !tt.pulled {
+					time.Sleep(2 * time.Second)
+					if _, ok := errors.AsType[*InUseError](b.s.DeleteDir(t.Context(), id)); !ok {
+						t.Error("at the first trouble it goes, and leaves what it holds")
+					}
+				}
+				time.Sleep(tt.after)
+				if err := b.s.DeleteDir(t.Context(), id); err != nil {
+					t.Error(err)
+				}
+				if n := len(b.s.Dirs()); n != 1 {
+					t.Errorf("%d directories", n)
+				}
+				close(released)
+			})
+		})
+	}
 }
 
 // What the recorder has for itself in its data directory is no place for samples,

@@ -236,6 +236,21 @@ func (l *ledger) owe(owed bool, from, now media.Time) {
 	l.owed = owed
 }
 
+// inherit goes on accounting where a stream does that this one takes the place
+// of. What was written down of it is this one's already.
+func (st *Stream) inherit(was *Stream) {
+	was.mu.Lock()
+	l := was.ledger
+	l.notes, l.unset = slices.Clone(l.notes), slices.Clone(l.unset)
+	was.mu.Unlock()
+	l.planned = false
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.ledger = l; len(l.notes) > 0 {
+		st.planGaps()
+	}
+}
+
 // noteAbsence notes why the stream does not record. A session that failed says
 // it for the time since it was tried; the first after a recording for all the
 // time since that.

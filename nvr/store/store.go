@@ -334,7 +334,8 @@ func (s *Store) resume(ctx context.Context, st *Stream) error {
 const defaultDir = "sample"
 
 // openDirs opens sample directories of the database. See sampledir.Meta for
-// the order of writes. One that cannot be used is marked, not an error.
+// the order of writes. One that cannot be used is marked, not an error; all are
+// when the database does not take that they are open, and that is one.
 func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, error) {
 	var dirs []*directory
 	var ready []int32
@@ -372,7 +373,10 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 	s.mu.Unlock()
 	s.noteDirs()
 	if err := s.db.CompleteOpen(ctx, s.open.ID, ready...); err != nil {
-		return nil, err
+		for d := range metas {
+			d.refuse(err)
+		}
+		return dirs, err
 	}
 	for d, m := range metas {
 		m.CompleteOpen, m.InProgressOpen = s.open.ID, 0
@@ -434,9 +438,15 @@ func (s *Store) resolve(path string) string {
 // there already.
 func (s *Store) build(state *db.State) {
 	old := make(map[int32]*Stream)
+	type slot struct {
+		camera int32
+		typ    string
+	}
+	was := make(map[slot]*Stream)
 	for _, c := range s.cameras {
 		for _, st := range c.Streams {
 			old[st.id] = st
+			was[slot{c.ID, st.typ}] = st
 		}
 	}
 	byCamera := make(map[int32]*Camera)
@@ -452,11 +462,14 @@ func (s *Store) build(state *db.State) {
 		st := old[row.ID]
 		if st == nil {
 			st = &Stream{
-				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: new(name), dir: s.directory(row.DirID),
+				store: s, id: row.ID, typ: row.Type, uuid: cam.UUID, name: new(name), dir: s.directory(row.DirID), cfg: row,
 				nextNo: row.NextNo, cumMedia: row.CumMedia, cumRuns: row.CumRuns,
 				committedNo: row.NextNo, createdNo: row.NextNo - 1,
 				recordings: row.Recordings, bytes: row.Bytes, fsBytes: row.FSBytes, duration: row.Duration,
 				state: State{Phase: Off, Since: s.wall()},
+			}
+			if gone := was[slot{cam.ID, row.Type}]; gone != nil {
+				st.inherit(gone)
 			}
 		}
 		st.name.Store(&cam.Name)
