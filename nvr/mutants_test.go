@@ -102,6 +102,18 @@ var mutants = []mutant{{
 	new:    "lastDamaged(data)+1)\n\t}\n\t{\n",
 	test:   "TestLostDatabaseComesBackFromItsCopy/missing",
 }, {
+	breaks: "a disk that fails under a copy ends the recorder",
+	file:   "nvr/store/backup.go",
+	old:    "true, nil); err != nil {\n\t\treturn s.copyFailed(ctx, err)",
+	new:    "true, nil); err != nil {\n\t\treturn s.verdict(err)",
+	test:   "TestDiskThatFailsUnderACopyCostsTheCopyOnly/does_not_write",
+}, {
+	breaks: "a copy that reads back as something else is believed",
+	file:   "nvr/store/backup.go",
+	old:    "damage, asked := damageOf(ctx, s.db)",
+	new:    "damage, asked := err, error(nil)",
+	test:   "TestDiskThatFailsUnderACopyCostsTheCopyOnly/reads_back_something_else",
+}, {
 	breaks: "files behind many numbers without any are lost with the database",
 	file:   "nvr/store/restore.go",
 	old:    "prev < id; prev += probeAhead",

@@ -120,15 +120,9 @@ func lost(ctx context.Context, path, data string) (why, err error) {
 		if serr != nil {
 			return nil, nil
 		}
-		found, err := d.Integrity(ctx)
-		if db.Damaged(err) {
-			return err, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if len(found) > 0 {
-			return fmt.Errorf("%s (and %d more)", found[0], len(found)-1), nil
+		damage, err := damageOf(ctx, d)
+		if damage != nil || err != nil {
+			return damage, err
 		}
 		return nil, os.Remove(filepath.Join(data, suspectName)) // it has come to its senses
 	}

@@ -116,6 +116,7 @@ type Store struct {
 	pulse pulse
 
 	ballast ballast
+	sound   time.Time // when a copy was damaged and the database was not; of the goroutine of backups
 
 	flushing sync.Mutex // held by a flush and by a change of configuration
 	flushes  int64      // guarded by flushing
