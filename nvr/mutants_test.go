@@ -102,6 +102,18 @@ var mutants = []mutant{{
 	new:    "lastDamaged(data)+1)\n\t}\n\t{\n",
 	test:   "TestLostDatabaseComesBackFromItsCopy/missing",
 }, {
+	breaks: "rows of one stream that cannot be read hold up all",
+	file:   "nvr/store/flush.go",
+	old:    "\t\t\tsh.leaveOut(err)\n\t\t}\n\t}\n\ts.makeRoom",
+	new:    "\t\t\treturn err\n\t\t}\n\t}\n\ts.makeRoom",
+	test:   "TestRowsThatCannotBeReadHoldUpNothing",
+}, {
+	breaks: "rows of one stream that cannot be deleted hold up all",
+	file:   "nvr/store/flush.go",
+	old:    "if !ok || bad.Op != \"delete\" ||",
+	new:    "if !ok || bad.Op == \"delete\" ||",
+	test:   "TestRowsThatCannotBeDeletedHoldUpNothing",
+}, {
 	breaks: "a disk that fails under a copy ends the recorder",
 	file:   "nvr/store/backup.go",
 	old:    "true, nil); err != nil {\n\t\treturn s.copyFailed(ctx, err)",

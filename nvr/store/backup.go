@@ -209,13 +209,16 @@ const suspectName = "db.suspect"
 // process ends, because the next start restores it; where there is none
 // recording goes on, and what is durable waits for a rebuild.
 func (s *Store) suspect(damage error) {
-	name := filepath.Join(s.cfg.Dir, suspectName)
-	if err := os.WriteFile(name, []byte(damage.Error()+"\n"), 0o600); err != nil {
-		s.log.Error("the next start is not told of the damage", "err", err)
-		return
-	}
-	if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
-		s.log.Error("the next start may not be told of the damage", "err", err)
+	if !s.suspected.Swap(true) {
+		name := filepath.Join(s.cfg.Dir, suspectName)
+		if err := os.WriteFile(name, []byte(damage.Error()+"\n"), 0o600); err != nil {
+			s.suspected.Store(false)
+			s.log.Error("the next start is not told of the damage", "err", err)
+			return
+		}
+		if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
+			s.log.Error("the next start may not be told of the damage", "err", err)
+		}
 	}
 	s.mu.RLock()
 	dirs := s.dirs

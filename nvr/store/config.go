@@ -452,10 +452,14 @@ func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 	// A limit that was lowered holds from now on. The change itself is made,
 	// whether or not the disk has room for that.
 	err := s.flushLocked(ctx, whyChanged)
-	if err == nil || errors.Is(err, ErrPoisoned) || s.poisoned.Load() {
+	switch {
+	case errors.Is(err, ErrPoisoned) || s.poisoned.Load():
 		return err
+	case err != nil:
+		s.log.Error("flush failed; trying again in a minute", "err", err)
+	case !s.overdue():
+		return nil
 	}
-	s.log.Error("flush failed; trying again in a minute", "err", err)
 	s.plan(nil, confPlan, time.Now().Add(flushRetry))
 	return nil
 }
