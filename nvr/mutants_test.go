@@ -102,6 +102,12 @@ var mutants = []mutant{{
 	new:    "lastDamaged(data)+1)\n\t}\n\t{\n",
 	test:   "TestLostDatabaseComesBackFromItsCopy/missing",
 }, {
+	breaks: "memory learns of a change by a read of its own",
+	file:   "nvr/store/config.go",
+	old:    "\tstate, err := s.db.Reconfigure(ctx, change)\n",
+	new:    "\terr := s.db.ApplyConfig(ctx, change)\n\tvar state *db.State\n\tif err == nil {\n\t\tif state, err = s.db.State(ctx); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n",
+	test:   "TestReadThatFailsUnderAChangeKeepsMemoryAndDatabaseTogether",
+}, {
 	breaks: "rows of one stream that cannot be read hold up all",
 	file:   "nvr/store/flush.go",
 	old:    "\t\t\tsh.leaveOut(err)\n\t\t}\n\t}\n\ts.makeRoom",

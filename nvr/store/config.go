@@ -587,7 +587,8 @@ func (s *Store) apply(ctx context.Context, change *db.Change, gone []*Stream) er
 	}
 	slices.SortFunc(change.Garbage, func(a, b db.Garbage) int { return cmp.Compare(a.ID, b.ID) })
 	change.Garbage = slices.Compact(change.Garbage)
-	if err := s.db.ApplyConfig(ctx, change); err != nil {
+	state, err := s.db.Reconfigure(ctx, change)
+	if err != nil {
 		for _, st := range gone {
 			st.mu.Lock()
 			st.removing = false
@@ -606,10 +607,6 @@ func (s *Store) apply(ctx context.Context, change *db.Change, gone []*Stream) er
 		wake(&st.arrived)
 		wake(&st.grouped)
 		st.mu.Unlock()
-	}
-	state, err := s.db.State(ctx)
-	if err != nil {
-		return err
 	}
 	s.take(state)
 	for _, g := range state.Garbage {
