@@ -102,6 +102,18 @@ var mutants = []mutant{{
 	new:    "lastDamaged(data)+1)\n\t}\n\t{\n",
 	test:   "TestLostDatabaseComesBackFromItsCopy/missing",
 }, {
+	breaks: "a start that looks at all of the database is silent",
+	file:   "nvr/store/restore.go",
+	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg) })",
+	new:    "return restoreAtWork(ctx, cfg)",
+	test:   "TestStartThatLooksAtTheWholeDatabaseSaysSo/damaged_false",
+}, {
+	breaks: "a read that hangs is progress",
+	file:   "nvr/db/progress.go",
+	old:    "now != before {",
+	new:    "now >= before {",
+	test:   "TestAtWorkTellsWorkFromWaiting",
+}, {
 	breaks: "memory learns of a change by a read of its own",
 	file:   "nvr/store/config.go",
 	old:    "\tstate, err := s.db.Reconfigure(ctx, change)\n",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -322,6 +323,54 @@ func TestDiskThatFailsUnderACopyCostsTheCopyOnly(t *testing.T) {
 				if fs, _, _, err := (&footage{T: t, dir: b.dir}).check(CheckConfig{}); err != nil || len(fs) > 0 {
 					t.Errorf("check: %v, %q", err, fs)
 				}
+			})
+		})
+	}
+}
+
+// A start that looks at all of a database on a slow disk, and at the copy in its
+// place, says all the time that it gets further.
+func TestStartThatLooksAtTheWholeDatabaseSaysSo(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("damaged %v", damaged), func(t *testing.T) {
+			v := dbtest.NewDefault(t)
+			synctest.Test(t, func(t *testing.T) {
+				f := newFootage(t)
+				f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+				if damaged {
+					b := &bench{T: t, dir: f.dir, log: new(journal)}
+					b.start()
+					time.Sleep(time.Hour)
+					b.stop()
+					f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+					f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
+				}
+				f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
+				v.Delay(dbtest.Op{Kind: dbtest.Read, File: dbtest.Main}, 25*time.Second)
+				began := time.Now()
+				last, longest := began, time.Duration(0)
+				b := &bench{T: t, dir: f.dir, log: new(journal)}
+				b.hook = func(cfg *Config) {
+					cfg.Progress = func() {
+						longest, last = max(longest, time.Since(last)), time.Now()
+					}
+					cfg.openDB = func(ctx context.Context, c db.Config) (*db.DB, error) {
+						if took := time.Since(began); took < 10*time.Minute {
+							t.Errorf("it took %v: the test proves nothing", took)
+						}
+						v.Heal()
+						cfg.Progress()
+						return db.Open(ctx, c)
+					}
+				}
+				b.start()
+				if longest > time.Minute {
+					t.Errorf("nothing is said for %v", longest)
+				}
+				if got := strings.Contains(b.log.String(), "database restored from a copy"); got != damaged {
+					t.Errorf("restored: %v", got)
+				}
+				b.stop()
 			})
 		})
 	}

@@ -49,8 +49,13 @@ type candidate struct {
 // directories when it is damaged or missing although a sample directory names
 // it. A data directory that is new, and one that is well, are left as they are.
 // For the cost of a start it looks only where a start looks, and at all of it
-// when damage was seen before.
+// when damage was seen before. That may take long, and it is said that it gets
+// further.
 func restoreIfLost(ctx context.Context, cfg *Config) error {
+	return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg) })
+}
+
+func restoreAtWork(ctx context.Context, cfg *Config) error {
 	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress}
 	defer r.close()
 	path := filepath.Join(cfg.Dir, "db")
