@@ -102,6 +102,48 @@ var mutants = []mutant{{
 	new:    "lastDamaged(data)+1)\n\t}\n\t{\n",
 	test:   "TestLostDatabaseComesBackFromItsCopy/missing",
 }, {
+	breaks: "a start that looks at all of the database is silent",
+	file:   "nvr/store/restore.go",
+	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg) })",
+	new:    "return restoreAtWork(ctx, cfg)",
+	test:   "TestStartThatLooksAtTheWholeDatabaseSaysSo/damaged_false",
+}, {
+	breaks: "a read that hangs is progress",
+	file:   "nvr/db/progress.go",
+	old:    "now != before {",
+	new:    "now >= before {",
+	test:   "TestAtWorkTellsWorkFromWaiting",
+}, {
+	breaks: "memory learns of a change by a read of its own",
+	file:   "nvr/store/config.go",
+	old:    "\tstate, err := s.db.Reconfigure(ctx, change)\n",
+	new:    "\terr := s.db.ApplyConfig(ctx, change)\n\tvar state *db.State\n\tif err == nil {\n\t\tif state, err = s.db.State(ctx); err != nil {\n\t\t\treturn err\n\t\t}\n\t}\n",
+	test:   "TestReadThatFailsUnderAChangeKeepsMemoryAndDatabaseTogether",
+}, {
+	breaks: "rows of one stream that cannot be read hold up all",
+	file:   "nvr/store/flush.go",
+	old:    "\t\t\tsh.leaveOut(err)\n\t\t}\n\t}\n\ts.makeRoom",
+	new:    "\t\t\treturn err\n\t\t}\n\t}\n\ts.makeRoom",
+	test:   "TestRowsThatCannotBeReadHoldUpNothing",
+}, {
+	breaks: "rows of one stream that cannot be deleted hold up all",
+	file:   "nvr/store/flush.go",
+	old:    "if !ok || bad.Op != \"delete\" ||",
+	new:    "if !ok || bad.Op == \"delete\" ||",
+	test:   "TestRowsThatCannotBeDeletedHoldUpNothing",
+}, {
+	breaks: "a disk that fails under a copy ends the recorder",
+	file:   "nvr/store/backup.go",
+	old:    "true, nil); err != nil {\n\t\treturn s.copyFailed(ctx, err)",
+	new:    "true, nil); err != nil {\n\t\treturn s.verdict(err)",
+	test:   "TestDiskThatFailsUnderACopyCostsTheCopyOnly/does_not_write",
+}, {
+	breaks: "a copy that reads back as something else is believed",
+	file:   "nvr/store/backup.go",
+	old:    "damage, asked := damageOf(ctx, s.db)",
+	new:    "damage, asked := err, error(nil)",
+	test:   "TestDiskThatFailsUnderACopyCostsTheCopyOnly/reads_back_something_else",
+}, {
 	breaks: "files behind many numbers without any are lost with the database",
 	file:   "nvr/store/restore.go",
 	old:    "prev < id; prev += probeAhead",

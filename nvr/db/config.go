@@ -48,6 +48,28 @@ type CameraChange struct {
 // the ids and UUIDs of what it inserts in c. A taken name gives ErrExists, an
 // object that is not there ErrNotFound.
 func (d *DB) ApplyConfig(ctx context.Context, c *Change) error {
+	return d.applyConfig(ctx, c, func(*tx) error { return nil })
+}
+
+// Reconfigure is ApplyConfig for who has to know all that is configured behind
+// it: the state is read in the same transaction, so there is no change without it.
+func (d *DB) Reconfigure(ctx context.Context, c *Change) (*State, error) {
+	var s *State
+	err := d.applyConfig(ctx, c, func(t *tx) (err error) {
+		if s, err = readState(t.ctx, t.Tx); err != nil {
+			return fmt.Errorf("read state: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.openPasswords(s)
+	return s, nil
+}
+
+// applyConfig calls last at the end of the transaction.
+func (d *DB) applyConfig(ctx context.Context, c *Change, last func(*tx) error) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	if err := d.checkChange(c); err != nil {
@@ -57,7 +79,10 @@ func (d *DB) ApplyConfig(ctx context.Context, c *Change) error {
 	var done Change
 	err := d.transact(ctx, func(t *tx) error {
 		next, done = d.known.clone(), c.clone() // without what an earlier try has set
-		return t.apply(&done, &next)
+		if err := t.apply(&done, &next); err != nil {
+			return err
+		}
+		return last(t)
 	})
 	if err != nil {
 		return fmt.Errorf("apply configuration: %w", err)

@@ -65,7 +65,7 @@ func (s *Store) backups(ctx context.Context) {
 }
 
 // backup makes the newer generation of a directory. A copy that is damaged is
-// not kept: the database is, then.
+// not kept.
 func (s *Store) backup(ctx context.Context, disk *sampledir.Disk) (err error) {
 	began := time.Now()
 	size := s.copySize()
@@ -87,10 +87,10 @@ func (s *Store) backup(ctx context.Context, disk *sampledir.Disk) (err error) {
 	}()
 	at := media.TimeOf(s.now())
 	if err := s.db.Backup(ctx, path, true, nil); err != nil {
-		return s.verdict(err)
+		return s.copyFailed(ctx, err)
 	}
 	if _, err := db.Verify(ctx, path, s.db.UUID()); err != nil {
-		return s.verdict(err)
+		return s.copyFailed(ctx, err)
 	}
 	b := sampledir.Backup{Time: int64(at), Open: s.open.ID, DatabaseUUID: s.db.UUID()}
 	if err := disk.KeepBackup(b, ctx.Err); err != nil {
@@ -100,12 +100,47 @@ func (s *Store) backup(ctx context.Context, disk *sampledir.Disk) (err error) {
 	return nil
 }
 
+// copyFailed judges an error of a copy that was being written or read back. It
+// is no verdict on the database, of which a copy only reads: what failed is
+// nearly always the disk of the directory. Where something looks damaged the
+// database itself is asked, once a day at most, before that is believed of it.
+func (s *Store) copyFailed(ctx context.Context, err error) error {
+	if !db.Damaged(err) || ctx.Err() != nil || !s.sound.IsZero() && time.Since(s.sound) < backupEvery {
+		return err
+	}
+	damage, asked := damageOf(ctx, s.db)
+	switch {
+	case damage != nil:
+		s.suspect(damage)
+		return damage
+	case asked != nil:
+		return errors.Join(err, asked)
+	}
+	s.sound = time.Now()
+	return fmt.Errorf("the database is sound, and its copy is not what was written: %w", err)
+}
+
+// damageOf looks at all of a database and says what is damaged, nil when nothing
+// is. err says why nobody knows.
+func damageOf(ctx context.Context, d *db.DB) (damage, err error) {
+	found, err := d.Integrity(ctx)
+	switch {
+	case db.Damaged(err):
+		return err, nil
+	case err != nil:
+		return nil, err
+	case len(found) > 0:
+		return fmt.Errorf("%s (and %d more)", found[0], len(found)-1), nil
+	}
+	return nil, nil
+}
+
 // copySize is about what a copy of the database takes.
 func (s *Store) copySize() int64 { return fileSize(s.db.Path()) + fileSize(s.db.Path()+"-wal") }
 
 // copyWants has flushes make room for a copy that found none, up to the next try.
 func (d *directory) copyWants(size int64, err error) {
-	if !diskFull(err) {
+	if !diskFull(err) && !db.Full(err) {
 		size = 0
 	}
 	d.mu.Lock()
@@ -174,13 +209,16 @@ const suspectName = "db.suspect"
 // process ends, because the next start restores it; where there is none
 // recording goes on, and what is durable waits for a rebuild.
 func (s *Store) suspect(damage error) {
-	name := filepath.Join(s.cfg.Dir, suspectName)
-	if err := os.WriteFile(name, []byte(damage.Error()+"\n"), 0o600); err != nil {
-		s.log.Error("the next start is not told of the damage", "err", err)
-		return
-	}
-	if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
-		s.log.Error("the next start may not be told of the damage", "err", err)
+	if !s.suspected.Swap(true) {
+		name := filepath.Join(s.cfg.Dir, suspectName)
+		if err := os.WriteFile(name, []byte(damage.Error()+"\n"), 0o600); err != nil {
+			s.suspected.Store(false)
+			s.log.Error("the next start is not told of the damage", "err", err)
+			return
+		}
+		if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
+			s.log.Error("the next start may not be told of the damage", "err", err)
+		}
 	}
 	s.mu.RLock()
 	dirs := s.dirs

@@ -2,7 +2,9 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -10,11 +12,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"holdfast/nvr/db"
+	"holdfast/nvr/db/dbtest"
 	"holdfast/nvr/store/internal/sampledir"
 )
 
@@ -260,6 +264,116 @@ func TestDamageFoundByTheDailyCopyIsRestored(t *testing.T) {
 		b.stop()
 		f.clean()
 	})
+}
+
+// A disk that does not take a copy, or does not give back what it took, costs the
+// copy and nothing else, and an hour after it is well there is one.
+func TestDiskThatFailsUnderACopyCostsTheCopyOnly(t *testing.T) {
+	write, read := dbtest.Op{Kind: dbtest.Write, File: dbtest.Main}, dbtest.Op{Kind: dbtest.Read, File: dbtest.Main}
+	for _, tt := range []struct {
+		name, says string
+		fault      func(*dbtest.VFS)
+		room       bool // recordings are to make room
+	}{
+		{"does not write", "disk I/O error", func(v *dbtest.VFS) { v.Fail(write, 1, -1, syscall.EIO) }, false},
+		{"is full", "database or disk is full", func(v *dbtest.VFS) { v.Fail(write, 1, -1, syscall.ENOSPC) }, true},
+		{"does not read back", "disk I/O error", func(v *dbtest.VFS) { v.Fail(read, 1, -1, syscall.EIO) }, false},
+		{"reads back something else", "the database is sound", func(v *dbtest.VFS) { v.Rot(dbtest.Main) }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := dbtest.NewDefault(t) // under the copies
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, func(cfg *Config) {
+					cfg.openDB = func(ctx context.Context, c db.Config) (*db.DB, error) {
+						c.VFS = dbtest.Unix
+						return db.Open(ctx, c)
+					}
+				})
+				st := b.camera("front", plenty, 60)
+				f := newFeed(st.Begin(nil))
+				tt.fault(v)
+				f.play(t, backupFirst+3*time.Minute)
+				select {
+				case err := <-b.s.Fatal():
+					t.Fatalf("the process ends: %v", err)
+				default:
+				}
+				if l := b.log.String(); !strings.Contains(l, "database is not backed up") || !strings.Contains(l, tt.says) {
+					t.Error("the log does not tell")
+				}
+				if _, err := os.Stat(filepath.Join(b.dir, suspectName)); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the database is taken for damaged: %v", err)
+				}
+				d := st.dir
+				if n := len(d.dir.(*sampledir.Disk).Backups()); n != 0 {
+					t.Errorf("%d copies", n)
+				}
+				d.mu.Lock()
+				if (d.room.forCopy > 0) != tt.room {
+					t.Errorf("%d bytes are made free for the copy", d.room.forCopy)
+				}
+				d.mu.Unlock()
+				v.Heal()
+				f.play(t, backupRetry)
+				if !strings.Contains(b.log.String(), "backed up database") {
+					t.Error("no copy an hour after the disk is well")
+				}
+				f.run.End("test")
+				b.stop()
+				if fs, _, _, err := (&footage{T: t, dir: b.dir}).check(CheckConfig{}); err != nil || len(fs) > 0 {
+					t.Errorf("check: %v, %q", err, fs)
+				}
+			})
+		})
+	}
+}
+
+// A start that looks at all of a database on a slow disk, and at the copy in its
+// place, says all the time that it gets further.
+func TestStartThatLooksAtTheWholeDatabaseSaysSo(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("damaged %v", damaged), func(t *testing.T) {
+			v := dbtest.NewDefault(t)
+			synctest.Test(t, func(t *testing.T) {
+				f := newFootage(t)
+				f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+				if damaged {
+					b := &bench{T: t, dir: f.dir, log: new(journal)}
+					b.start()
+					time.Sleep(time.Hour)
+					b.stop()
+					f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+					f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
+				}
+				f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
+				v.Delay(dbtest.Op{Kind: dbtest.Read, File: dbtest.Main}, 25*time.Second)
+				began := time.Now()
+				last, longest := began, time.Duration(0)
+				b := &bench{T: t, dir: f.dir, log: new(journal)}
+				b.hook = func(cfg *Config) {
+					cfg.Progress = func() {
+						longest, last = max(longest, time.Since(last)), time.Now()
+					}
+					cfg.openDB = func(ctx context.Context, c db.Config) (*db.DB, error) {
+						if took := time.Since(began); took < 10*time.Minute {
+							t.Errorf("it took %v: the test proves nothing", took)
+						}
+						v.Heal()
+						cfg.Progress()
+						return db.Open(ctx, c)
+					}
+				}
+				b.start()
+				if longest > time.Minute {
+					t.Errorf("nothing is said for %v", longest)
+				}
+				if got := strings.Contains(b.log.String(), "database restored from a copy"); got != damaged {
+					t.Errorf("restored: %v", got)
+				}
+				b.stop()
+			})
+		})
+	}
 }
 
 func TestBackupAndRestoreByHand(t *testing.T) {

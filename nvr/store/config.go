@@ -462,10 +462,14 @@ func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 	// A limit that was lowered holds from now on. The change itself is made,
 	// whether or not the disk has room for that.
 	err := s.flushLocked(ctx, whyChanged)
-	if err == nil || errors.Is(err, ErrPoisoned) || s.poisoned.Load() {
+	switch {
+	case errors.Is(err, ErrPoisoned) || s.poisoned.Load():
 		return err
+	case err != nil:
+		s.log.Error("flush failed; trying again in a minute", "err", err)
+	case !s.overdue():
+		return nil
 	}
-	s.log.Error("flush failed; trying again in a minute", "err", err)
 	s.plan(nil, confPlan, time.Now().Add(flushRetry))
 	return nil
 }
@@ -609,7 +613,8 @@ func (s *Store) apply(ctx context.Context, change *db.Change, gone []*Stream) er
 	}
 	slices.SortFunc(change.Garbage, func(a, b db.Garbage) int { return cmp.Compare(a.ID, b.ID) })
 	change.Garbage = slices.Compact(change.Garbage)
-	if err := s.db.ApplyConfig(ctx, change); err != nil {
+	state, err := s.db.Reconfigure(ctx, change)
+	if err != nil {
 		for _, st := range gone {
 			st.mu.Lock()
 			st.removing = false
@@ -628,10 +633,6 @@ func (s *Store) apply(ctx context.Context, change *db.Change, gone []*Stream) er
 		wake(&st.arrived)
 		wake(&st.grouped)
 		st.mu.Unlock()
-	}
-	state, err := s.db.State(ctx)
-	if err != nil {
-		return err
 	}
 	s.take(state)
 	for _, g := range state.Garbage {

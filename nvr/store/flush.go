@@ -3,6 +3,7 @@ package store
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -127,7 +128,7 @@ func (s *Store) serve(ctx context.Context) {
 		if time.Since(aged) >= ageEvery {
 			// Where nothing is recorded, nobody else flushes.
 			aged = time.Now()
-			if s.retainsByAge() || s.collectable() {
+			if s.retainsByAge() || s.overdue() || s.collectable() {
 				if err := s.flush(ctx, "retention by days, and garbage"); err != nil && ctx.Err() == nil {
 					s.log.Error("flush failed; trying again in an hour", "err", err)
 				}
@@ -205,6 +206,7 @@ type share struct {
 	del      []db.Garbage // recordings that become garbage
 	delBytes []int64      // what each of them takes, whole blocks
 	delSum   sums
+	leftOut  error // why nothing of it is deleted; nil: what has to go goes
 	addSum   sums
 	onDisk   int64 // of its blocks, those that were there at the start
 	waits    int64 // blocks of what has no row before the earlier files are adopted, and of these
@@ -251,7 +253,7 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	batch := &db.Batch{
 		OpenID: s.open.ID, Time: s.wall(), OpenDuration: media.DurationOf(time.Since(s.opened)),
 	}
-	var all, shares []*share
+	var all []*share
 	for _, st := range s.allStreams() {
 		all = append(all, collectShare(st))
 	}
@@ -261,16 +263,65 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	for _, sh := range all {
 		s.check(sh, entries)
 		if err := s.retain(ctx, sh); err != nil {
-			return err
+			sh.leaveOut(err)
 		}
 	}
-	if err := s.makeRoom(ctx, all); err != nil {
+	s.makeRoom(ctx, all)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	work := false // that is worth a commit
 	for _, sh := range all {
-		st := sh.st
 		s.explain(sh)
+	}
+	gone := make(map[*directory]int)
+	for _, d := range s.dirs {
+		d.mu.Lock()
+		for _, id := range d.gone {
+			batch.Collected = append(batch.Collected, db.Garbage{DirID: d.id, ID: id})
+		}
+		gone[d] = len(d.gone)
+		d.mu.Unlock()
+	}
+	var shares []*share
+	for again := true; again; {
+		var work bool
+		shares, work = fill(batch, all)
+		if !work && len(batch.Collected) == 0 && why != whyGaps && why != "stop" {
+			s.tellLeftOut(all)
+			return nil
+		}
+		err := s.db.Flush(ctx, batch)
+		if again = leaveOutOf(all, err); err != nil && !again {
+			s.plans.failed(err)
+			return s.verdict(err)
+		}
+	}
+	if len(batch.Delete) >= mostDeletions {
+		defer s.plan(all[0].st, math.MaxInt32, time.Now()) // there may be more
+	}
+	saved()
+	s.ballast.keep()
+	s.flushes++
+	s.plans.committed(time.Now(), time.Since(began))
+	for d, n := range gone {
+		d.collected(n)
+	}
+	for _, sh := range shares {
+		s.applied(ctx, sh)
+	}
+	s.tellLeftOut(all)
+	s.log.Info("flushed", "flush", s.flushes, "why", why, "added", ids(batch.Add, func(r *db.NewRecording) int64 { return r.ID }),
+		"deleted", ids(batch.Delete, func(id *int64) int64 { return *id }),
+		"collected", ids(batch.Collected, func(g *db.Garbage) int64 { return g.ID }), "took", time.Since(began).Round(time.Microsecond))
+	return nil
+}
+
+// fill puts the shares of streams into a batch, in the place of what an earlier try
+// has put there. It returns those that have anything, and whether that is worth a
+// commit.
+func fill(batch *db.Batch, all []*share) (shares []*share, work bool) {
+	batch.Streams, batch.Add, batch.Gaps, batch.Delete, batch.Discard = nil, nil, nil, nil, nil
+	for _, sh := range all {
 		if len(sh.recs) == 0 && len(sh.del) == 0 && len(sh.gaps) == 0 {
 			continue
 		}
@@ -283,45 +334,69 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 			batch.Delete = append(batch.Delete, g.ID)
 		}
 		batch.Streams = append(batch.Streams, db.StreamUpdate{
-			ID: st.id, NextNo: sh.nextNo, CumMedia: sh.cumMedia, CumRuns: sh.cumRuns,
+			ID: sh.st.id, NextNo: sh.nextNo, CumMedia: sh.cumMedia, CumRuns: sh.cumRuns,
 		})
 	}
-	if len(batch.Delete) >= mostDeletions {
-		defer s.plan(all[0].st, math.MaxInt32, time.Now()) // there may be more
+	return shares, work
+}
+
+// leaveOut keeps what a flush was to delete of a stream, whose rows the database
+// does not read or does not delete: the rest is committed, and the next flush
+// tries again.
+func (sh *share) leaveOut(err error) {
+	sh.del, sh.delBytes, sh.delSum, sh.leftOut = nil, nil, sums{}, err
+}
+
+// leaveOutOf leaves the deletions of a stream out when they are why the database
+// refuses the batch, and reports that.
+func leaveOutOf(all []*share, err error) bool {
+	bad, ok := errors.AsType[*db.RecordingError](err)
+	if !ok || bad.Op != "delete" || db.Poisoned(err) || db.Full(err) {
+		return false
 	}
-	gone := make(map[*directory]int)
-	for _, d := range s.dirs {
-		d.mu.Lock()
-		for _, id := range d.gone {
-			batch.Collected = append(batch.Collected, db.Garbage{DirID: d.id, ID: id})
+	for _, sh := range all {
+		if id, _ := db.SplitID(bad.ID); sh.st.id == id && len(sh.del) > 0 {
+			sh.leaveOut(err)
+			d := sh.st.dir
+			d.mu.Lock()
+			d.room.barren = unreadable
+			d.mu.Unlock()
+			return true
 		}
-		gone[d] = len(d.gone)
-		d.mu.Unlock()
 	}
-	if !work && len(batch.Collected) == 0 && why != whyGaps && why != "stop" {
-		return nil
-	}
-	if err := s.db.Flush(ctx, batch); err != nil {
-		s.plans.failed(err)
-		if db.Poisoned(err) {
-			s.poison(err)
+	return false
+}
+
+// tellLeftOut notes of which streams a flush has left something out, in the log
+// when that begins, changes and ends, and tells damage.
+func (s *Store) tellLeftOut(all []*share) {
+	for _, sh := range all {
+		st, why := sh.st, ""
+		if sh.leftOut != nil {
+			why = sh.leftOut.Error()
+			s.readVerdict(sh.leftOut)
 		}
-		return s.verdict(err)
+		st.mu.Lock()
+		was := st.overdue
+		st.overdue = why
+		st.mu.Unlock()
+		switch {
+		case why == was:
+		case why != "":
+			s.log.Error("recordings that should go stay", "camera", st.name, "stream", st.typ, "err", sh.leftOut)
+		default:
+			s.log.Info("recordings that should go are deleted again", "camera", st.name, "stream", st.typ)
+		}
 	}
-	saved()
-	s.ballast.keep()
-	s.flushes++
-	s.plans.committed(time.Now(), time.Since(began))
-	for d, n := range gone {
-		d.collected(n)
-	}
-	for _, sh := range shares {
-		s.applied(ctx, sh)
-	}
-	s.log.Info("flushed", "flush", s.flushes, "why", why, "added", ids(batch.Add, func(r *db.NewRecording) int64 { return r.ID }),
-		"deleted", ids(batch.Delete, func(id *int64) int64 { return *id }),
-		"collected", ids(batch.Collected, func(g *db.Garbage) int64 { return g.ID }), "took", time.Since(began).Round(time.Microsecond))
-	return nil
+}
+
+// overdue reports whether the last flush had to leave something out.
+func (s *Store) overdue() bool {
+	return slices.ContainsFunc(s.allStreams(), func(st *Stream) bool {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		return st.overdue != ""
+	})
 }
 
 // collectShare gathers the settled recordings of a stream, in order, up to the

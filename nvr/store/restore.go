@@ -49,8 +49,13 @@ type candidate struct {
 // directories when it is damaged or missing although a sample directory names
 // it. A data directory that is new, and one that is well, are left as they are.
 // For the cost of a start it looks only where a start looks, and at all of it
-// when damage was seen before.
+// when damage was seen before. That may take long, and it is said that it gets
+// further.
 func restoreIfLost(ctx context.Context, cfg *Config) error {
+	return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg) })
+}
+
+func restoreAtWork(ctx context.Context, cfg *Config) error {
 	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress}
 	defer r.close()
 	path := filepath.Join(cfg.Dir, "db")
@@ -120,15 +125,9 @@ func lost(ctx context.Context, path, data string) (why, err error) {
 		if serr != nil {
 			return nil, nil
 		}
-		found, err := d.Integrity(ctx)
-		if db.Damaged(err) {
-			return err, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if len(found) > 0 {
-			return fmt.Errorf("%s (and %d more)", found[0], len(found)-1), nil
+		damage, err := damageOf(ctx, d)
+		if damage != nil || err != nil {
+			return damage, err
 		}
 		return nil, os.Remove(filepath.Join(data, suspectName)) // it has come to its senses
 	}

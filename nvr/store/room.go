@@ -35,7 +35,7 @@ type room struct {
 	planned  bool      // a flush is to make room
 	tried    time.Time // when one last did
 	helpless string    // why none can; empty while one may
-	barren   bool      // the flush under way found nothing to add and nothing to delete
+	barren   string    // why the flush under way makes no room; empty: it may
 	paused   error     // why recording pauses; nil: it does not
 }
 
@@ -143,11 +143,17 @@ func (d *directory) expect(id, size int64) {
 	r.coming += size
 }
 
+// Why a flush makes no room.
+const (
+	nothingLeft = "nothing is left to delete"
+	unreadable  = "the database does not read what could be deleted"
+)
+
 // makeRoom adds to a flush what has to go so that every disk keeps its floor
 // free until the next one: of its directories the oldest recordings, whichever
 // stream they are of. What is garbage already, and what goes by the limits of
 // streams, counts as free.
-func (s *Store) makeRoom(ctx context.Context, all []*share) error {
+func (s *Store) makeRoom(ctx context.Context, all []*share) {
 	for _, dirs := range s.disks() {
 		var shares []*share
 		for _, sh := range all {
@@ -159,18 +165,19 @@ func (s *Store) makeRoom(ctx context.Context, all []*share) error {
 		if need <= 0 {
 			continue
 		}
-		n, err := s.dropOldest(ctx, shares, need)
-		if err != nil {
-			return err
+		n, blind := s.dropOldest(ctx, shares, need)
+		barren := ""
+		if n == 0 && !slices.ContainsFunc(shares, func(sh *share) bool { return len(sh.recs) > 0 }) {
+			if barren = nothingLeft; blind {
+				barren = unreadable
+			}
 		}
-		barren := n == 0 && !slices.ContainsFunc(shares, func(sh *share) bool { return len(sh.recs) > 0 })
 		for _, d := range dirs {
 			d.mu.Lock()
 			d.room.barren = barren
 			d.mu.Unlock()
 		}
 	}
-	return nil
 }
 
 // disks are the directories in use, those of one disk together.
@@ -207,7 +214,7 @@ func (s *Store) needs(dirs []*directory, shares []*share) int64 {
 	for i, d := range dirs {
 		d.mu.Lock()
 		r := &d.room
-		r.barren = false
+		r.barren = ""
 		unsized := 0
 		for _, id := range d.garbage {
 			if _, ok := r.sizes[id]; !ok {
@@ -244,8 +251,9 @@ func (s *Store) needs(dirs []*directory, shares []*share) int64 {
 // many bytes, and returns how many they are. Those of a stream go in the order
 // of their numbers, as everywhere; which stream is next is told by the open and,
 // within one, by the wall clock: a clock that was wrong before a restart does
-// not make footage of today the oldest.
-func (s *Store) dropOldest(ctx context.Context, shares []*share, need int64) (n int, err error) {
+// not make footage of today the oldest. A stream whose rows cannot be read does
+// without, and blind says so.
+func (s *Store) dropOldest(ctx context.Context, shares []*share, need int64) (n int, blind bool) {
 	var queues []*oldest
 	for _, sh := range shares {
 		q := &oldest{sh: sh}
@@ -265,14 +273,14 @@ func (s *Store) dropOldest(ctx context.Context, shares []*share, need int64) (n 
 		var first *oldest
 		for _, q := range queues {
 			if err := q.fill(ctx, s.db); err != nil {
-				return n, err
+				q.rows, q.next, q.sh.leftOut, blind = nil, q.end, err, true
 			}
 			if len(q.rows) > 0 && (first == nil || q.compare(first) < 0) {
 				first = q
 			}
 		}
 		if first == nil {
-			return n, nil
+			return n, blind
 		}
 		r := &first.rows[0]
 		sh := first.sh
@@ -282,7 +290,7 @@ func (s *Store) dropOldest(ctx context.Context, shares []*share, need int64) (n 
 		need -= r.FSBytes
 		first.rows = first.rows[1:]
 	}
-	return n, nil
+	return n, blind
 }
 
 // oldest are the recordings of a stream that can go, read by and by.
@@ -330,10 +338,8 @@ func (s *Store) roomTried(err error) {
 			r.helpless = ""
 		case err != nil:
 			r.helpless = "the database does not commit what would make room"
-		case r.barren:
-			r.helpless = "nothing is left to delete"
 		default:
-			r.helpless = ""
+			r.helpless = r.barren
 		}
 		d.mu.Unlock()
 	}

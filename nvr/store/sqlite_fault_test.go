@@ -196,6 +196,82 @@ func TestFaultUnderAChangeOfUsersEndsTheProcess(t *testing.T) {
 	}
 }
 
+// Whichever read fails under a change of cameras, memory and database have both
+// made it, or neither has.
+func TestReadThatFailsUnderAChangeKeepsMemoryAndDatabaseTogether(t *testing.T) {
+	camera := func(name string) CameraConfig {
+		return CameraConfig{ShortName: name, Streams: map[string]StreamConfig{"main": {URL: "rtsp://10.0.0.1/" + name}}}
+	}
+	reached := 0
+	for _, file := range []dbtest.File{dbtest.WAL, dbtest.Main} {
+		for n := 1; n < 200; n++ {
+			v := dbtest.New(t)
+			cfg := Config{Dir: inMemory(t), noBallast: true, openDB: func(ctx context.Context, c db.Config) (*db.DB, error) {
+				c.VFS = v.Name()
+				return db.Open(ctx, c)
+			}}
+			s, err := Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			uuid, err := s.AddCamera(t.Context(), camera("front"))
+			if err := errors.Join(err, s.Close(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = Open(t.Context(), cfg); err != nil { // with nothing in SQLite's memory
+				t.Fatal(err)
+			}
+			together := func(after string, failed error) {
+				state, err := s.db.State(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				var stored, known []string
+				for _, c := range state.Cameras {
+					stored = append(stored, c.Name)
+				}
+				for _, c := range s.Cameras() {
+					known = append(known, c.Name)
+				}
+				if !slices.Equal(stored, known) {
+					t.Errorf("%v read %d fails: after %s (%v) the database has cameras %q, memory %q", file, n, after, failed, stored, known)
+				}
+			}
+			v.Fail(dbtest.Op{Kind: dbtest.Read, File: file}, n, 1, syscall.EIO)
+			err = s.DeleteCamera(t.Context(), uuid)
+			if v.Failed() == 0 {
+				_, err = s.AddCamera(t.Context(), camera("back"))
+			}
+			v.Heal()
+			together("the change", err)
+			if !s.poisoned.Load() {
+				if _, err := s.AddCamera(t.Context(), camera("again")); err != nil {
+					t.Errorf("%v read %d fails: the next change: %v", file, n, err)
+				}
+				together("the next change", nil)
+			}
+			failed := v.Failed()
+			if s.poisoned.Load() {
+				v.Die()
+				s.stop()
+				s.running.Wait()
+				for _, d := range s.dirs {
+					d.dir.Close()
+				}
+			} else if err := s.Close(t.Context()); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if reached += failed; failed == 0 || t.Failed() {
+				break
+			}
+		}
+	}
+	if reached == 0 {
+		t.Error("no read failed: the test proves nothing")
+	}
+	t.Logf("%d reads failed", reached)
+}
+
 // endure lives with a fault below the database, and reports whether the
 // process has to be started again.
 func (l *life) endure(op dbtest.Op) (restart bool) {

@@ -120,6 +120,7 @@ type Store struct {
 	pulse pulse
 
 	ballast ballast
+	sound   time.Time // when a copy was damaged and the database was not; of the goroutine of backups
 
 	flushing sync.Mutex // held by a flush and by a change of configuration
 	flushes  int64      // guarded by flushing
@@ -134,12 +135,13 @@ type Store struct {
 	doubted  chan struct{}         // closed with the first
 	again    chan error            // see Again
 
-	poisoned atomic.Bool     // nothing is written any more
-	fatal    chan error      // the first error that poisons
-	stopped  chan struct{}   // closed when the directories have ended
-	run      context.Context // of the goroutines
-	stop     context.CancelFunc
-	running  sync.WaitGroup
+	suspected atomic.Bool     // damage of the database is noted
+	poisoned  atomic.Bool     // nothing is written any more
+	fatal     chan error      // the first error that poisons
+	stopped   chan struct{}   // closed when the directories have ended
+	run       context.Context // of the goroutines
+	stop      context.CancelFunc
+	running   sync.WaitGroup
 }
 
 // Open opens the data directory, creates what is missing, brings in what an
@@ -580,17 +582,23 @@ func (s *Store) poison(err error) {
 	}
 }
 
-// verdict adds ErrPoisoned to an error of the database that calls for it, and
-// stops all writing then. Damage is noted.
+// verdict adds ErrPoisoned to an error of a write to the database that calls for
+// it, and stops all writing then. Damage is noted.
 func (s *Store) verdict(err error) error {
 	if db.Poisoned(err) {
 		s.poison(err)
 		return fmt.Errorf("%w: %w", ErrPoisoned, err)
 	}
+	s.readVerdict(err)
+	return err
+}
+
+// readVerdict is verdict on an error of a read: nothing was written that is in
+// doubt now, but the database may be damaged.
+func (s *Store) readVerdict(err error) {
 	if db.Damaged(err) {
 		s.suspect(err)
 	}
-	return err
 }
 
 // Close makes everything that was appended durable, commits it, and closes

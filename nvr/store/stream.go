@@ -58,6 +58,10 @@ type Stream struct {
 	// too many recordings wait for their rows.
 	crowded error
 
+	// overdue says why the last flush did not delete what should go of it, "" when
+	// it did.
+	overdue string
+
 	earlier *earlier // nil: all files of before the start are adopted
 
 	removing bool // it is being deleted: its directory begins nothing for it

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -71,6 +72,8 @@ type VFS struct {
 	first  Op  // that failed
 	later  int // operations that change files, after it
 	dead   bool
+	rots   map[File]bool
+	delays map[Op]time.Duration
 	synced map[string][]byte // by path: what a power cut leaves
 }
 
@@ -81,10 +84,20 @@ type fault struct {
 	err   syscall.Errno
 }
 
+// Unix names SQLite's own VFS, for connections that are to reach it though
+// NewDefault has put another in its place.
+const Unix = "unix"
+
 // New registers a VFS. It must outlive the connections that use it.
-func New(t testing.TB) *VFS {
+func New(t testing.TB) *VFS { return register(t, 0) }
+
+// NewDefault is New for connections that name no VFS, of the whole process,
+// until the test ends.
+func NewDefault(t testing.TB) *VFS { return register(t, 1) }
+
+func register(t testing.TB, asDefault int32) *VFS {
 	tls := libc.NewTLS()
-	v := &VFS{counts: make(map[Op]int), synced: make(map[string][]byte)}
+	v := &VFS{counts: make(map[Op]int), rots: make(map[File]bool), delays: make(map[Op]time.Duration), synced: make(map[string][]byte)}
 	if rc := sqlite3.Xsqlite3_initialize(tls); rc != sqlite3.SQLITE_OK {
 		t.Fatalf("initialize SQLite: code %d", rc)
 	}
@@ -105,7 +118,7 @@ func New(t testing.TB) *VFS {
 		return v.open(tls, methods, name, f, flags, out)
 	})
 	own.FxDelete = v.pointer(v.delete)
-	if rc := sqlite3.Xsqlite3_vfs_register(tls, p, 0); rc != sqlite3.SQLITE_OK {
+	if rc := sqlite3.Xsqlite3_vfs_register(tls, p, asDefault); rc != sqlite3.SQLITE_OK {
 		t.Fatalf("register VFS %s: code %d", v.name, rc)
 	}
 	t.Cleanup(func() {
@@ -128,11 +141,27 @@ func (v *VFS) Fail(op Op, n, times int, err syscall.Errno) {
 	v.faults = append(v.faults, &fault{op, n, times, err})
 }
 
+// Rot makes a file read back as zeros behind its first 4 KiB.
+func (v *VFS) Rot(f File) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.rots[f] = true
+}
+
+// Delay makes each operation of a kind take so long before it begins.
+func (v *VFS) Delay(op Op, d time.Duration) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.delays[op] = d
+}
+
 // Heal ends all faults.
 func (v *VFS) Heal() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.faults = nil
+	clear(v.rots)
+	clear(v.delays)
 }
 
 // Die ends what a process does to its files: from now on nothing changes them,
@@ -177,6 +206,12 @@ func (v *VFS) Synced(path string) []byte {
 // fails counts an operation and says how it fails, 0 when it does not.
 func (v *VFS) fails(op Op) syscall.Errno {
 	v.mu.Lock()
+	delay := v.delays[op]
+	v.mu.Unlock()
+	if delay > 0 {
+		time.Sleep(delay)
+	}
+	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.counts[op]++
 	changes := op.Kind == Write || op.Kind == Sync || op.Kind == Truncate || op.Kind == Delete
@@ -205,6 +240,12 @@ func (v *VFS) fails(op Op) syscall.Errno {
 		return f.err
 	}
 	return 0
+}
+
+func (v *VFS) rotten(f File) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.rots[f]
 }
 
 // keepSynced takes down what a power cut leaves of a file from now on.
@@ -314,7 +355,11 @@ func (v *VFS) methods(p uintptr) uintptr {
 			return sqlite3.SQLITE_IOERR_READ
 		}
 		f, m := inner(p)
-		return function[bytes](m.FxRead)(tls, f, buf, n, offset)
+		rc := function[bytes](m.FxRead)(tls, f, buf, n, offset)
+		if offset >= 4096 && v.rotten(at[file](p).file()) {
+			clear(unsafe.Slice(at[byte](buf), n))
+		}
+		return rc
 	})
 	m.FxWrite = v.pointer(func(tls *libc.TLS, p, buf uintptr, n int32, offset int64) int32 {
 		f, m := inner(p)
