@@ -102,6 +102,12 @@ var mutants = []mutant{{
 	new:    "lastDamaged(data)+1)\n\t}\n\t{\n",
 	test:   "TestLostDatabaseComesBackFromItsCopy/missing",
 }, {
+	breaks: "a stream that cannot be read has nothing left to delete",
+	file:   "nvr/store/room.go",
+	old:    "q.rows, q.next, q.sh.leftOut, blind = nil, q.end, err, true",
+	new:    "q.rows, q.next = nil, q.end",
+	test:   "TestStreamThatCannotBeReadGivesNoRoom",
+}, {
 	breaks: "a start that looks at all of the database is silent",
 	file:   "nvr/store/restore.go",
 	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg) })",

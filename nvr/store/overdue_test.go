@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/binary"
 	"os"
 	"path/filepath"
@@ -118,5 +119,33 @@ func TestRowsThatCannotBeDeletedHoldUpNothing(t *testing.T) {
 		}
 		b.stop()
 		(&footage{T: t, dir: b.dir}).clean()
+	})
+}
+
+// A stream whose rows cannot be read gives no room, and is not taken for one that
+// has nothing left.
+func TestStreamThatCannotBeReadGivesNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 5*time.Minute)
+		f.run.End("test")
+		time.Sleep(2 * time.Minute)
+		ask := func(ctx context.Context) (int, bool, error) {
+			b.s.flushing.Lock()
+			defer b.s.flushing.Unlock()
+			sh := collectShare(st)
+			n, blind := b.s.dropOldest(ctx, []*share{sh}, 1)
+			return n, blind, sh.leftOut
+		}
+		if n, blind, err := ask(t.Context()); n != 1 || blind || err != nil {
+			t.Errorf("%d recordings go, blind %v, %v", n, blind, err)
+		}
+		unread, cancel := context.WithCancel(t.Context())
+		cancel()
+		if n, blind, err := ask(unread); n != 0 || !blind || err == nil {
+			t.Errorf("that cannot be read: %d recordings go, blind %v, %v", n, blind, err)
+		}
 	})
 }
