@@ -125,7 +125,6 @@ func (d *directory) open(ctx context.Context) error {
 	d.mu.Lock()
 	d.dir = disk
 	d.mu.Unlock()
-	d.uuid = m.DirUUID
 	if sp, ok := d.askRoom(disk); ok {
 		d.blockSize.Store(sp.BlockSize)
 	}
