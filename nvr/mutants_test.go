@@ -1378,6 +1378,12 @@ var mutants = []mutant{{
 	new:    "\tdefault:\n",
 	test:   "TestDirectoryGoesBehindACopyOfTheDatabase",
 }, {
+	breaks: "a directory that comes late plans no flush of what it had",
+	file:   "nvr/store/absent.go",
+	old:    "\ts.plan(nil, earlierPlan, time.Now()) // no commit",
+	new:    "\t// no commit",
+	test:   "TestDirectoryThatComesWaitsForNoCommit",
+}, {
 	breaks: "a new directory that the database does not call open counts as usable",
 	file:   "nvr/store/store.go",
 	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",
