@@ -1523,6 +1523,18 @@ var mutants = []mutant{{
 	new:    "return d.unavailable != nil || long(time.Time{})",
 	test:   "TestDirectoryWhoseDiskDiedGoes",
 }, {
+	breaks: "a directory is emptied while the database is copied to it",
+	file:   "nvr/store/dirs.go",
+	old:    "\tcase d.copying <- struct{}{}: // and nobody begins one any more\n\t\tdefer func() { <-d.copying }()\n",
+	new:    "\tdefault:\n",
+	test:   "TestDirectoryGoesBehindACopyOfTheDatabase",
+}, {
+	breaks: "a directory that comes late plans no flush of what it had",
+	file:   "nvr/store/absent.go",
+	old:    "\ts.plan(nil, earlierPlan, time.Now()) // no commit",
+	new:    "\t// no commit",
+	test:   "TestDirectoryThatComesWaitsForNoCommit",
+}, {
 	breaks: "a new directory that the database does not call open counts as usable",
 	file:   "nvr/store/store.go",
 	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",

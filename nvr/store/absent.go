@@ -101,9 +101,7 @@ func (d *directory) arrive(ctx context.Context) {
 	d.unavailable = nil
 	d.mu.Unlock()
 	s.log.Info("sample directory is used from now on", "dir", d.path)
-	if err := s.flush(ctx, "sample directory is there"); err != nil && ctx.Err() == nil {
-		s.log.Error("flush failed; trying again with the next", "err", err)
-	}
+	s.plan(nil, earlierPlan, time.Now()) // no commit holds up what is recorded from now on
 }
 
 // open makes sure that the directory is the right one, and that it and the
@@ -125,7 +123,6 @@ func (d *directory) open(ctx context.Context) error {
 	d.mu.Lock()
 	d.dir = disk
 	d.mu.Unlock()
-	d.uuid = m.DirUUID
 	if sp, ok := d.askRoom(disk); ok {
 		d.blockSize.Store(sp.BlockSize)
 	}

@@ -716,3 +716,48 @@ func TestCameraIsChangedWhileItsDiskIsAway(t *testing.T) {
 		}
 	})
 }
+
+// A directory that comes late is recorded to at once, however long the database
+// takes to commit what was adopted of it.
+func TestDirectoryThatComesWaitsForNoCommit(t *testing.T) {
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "disk")
+	s, err := Open(t.Context(), Config{Dir: dir, noBallast: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.AddDir(t.Context(), path)
+	if err == nil {
+		err = errors.Join(s.Close(t.Context()), os.Rename(path, path+"-away"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(t.Context(), Config{Dir: dir, noBallast: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.RLock()
+	d := s.directory(id)
+	s.mu.RUnlock()
+	if err := os.Rename(path+"-away", path); d.fault() == nil || err != nil {
+		t.Fatalf("it is not away: %v", err)
+	}
+	s.flushing.Lock() // a commit goes on and on
+	arrived := make(chan struct{})
+	go func() {
+		d.arrive(t.Context())
+		close(arrived)
+	}()
+	select {
+	case <-arrived:
+	case <-time.After(time.Minute):
+		t.Error("it waits for a commit")
+	}
+	if err := d.fault(); err != nil || !s.plans.holds(earlierPlan) {
+		t.Errorf("it is %v; a flush is planned: %v", err, s.plans.holds(earlierPlan))
+	}
+	s.flushing.Unlock()
+	<-arrived
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -50,9 +50,12 @@ func (s *Store) backups(ctx context.Context) {
 				wait = min(wait, backupEvery-age)
 				continue
 			}
-			err = s.backup(ctx, disk)
+			err = d.backup(ctx)
 			if ctx.Err() != nil {
 				return
+			}
+			if errors.Is(d.fault(), ErrNotFound) {
+				continue // it was deleted meanwhile
 			}
 			d.copyWants(s.copySize(), err)
 			if err != nil {
@@ -62,6 +65,27 @@ func (s *Store) backups(ctx context.Context) {
 		}
 		t.Reset(wait)
 	}
+}
+
+// backup copies the database to a directory. One that is deleted meanwhile ends
+// that, and begins to empty it no sooner.
+func (d *directory) backup(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	select {
+	case d.copying <- struct{}{}:
+		defer func() { <-d.copying }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	d.mu.Lock()
+	dir, err := d.dir, d.unavailable
+	d.endCopy = cancel
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return d.store.backup(ctx, dir.(*sampledir.Disk)) // the caller has asked
 }
 
 // backup makes the newer generation of a directory. A copy that is damaged is

@@ -53,6 +53,8 @@ type directory struct {
 	spell    spell     // of trouble, as the log has it
 	saidLost time.Time // when it last said what fell out of memory
 
+	copying chan struct{} // holds one while the database is copied there, or what it holds goes
+
 	mu sync.Mutex // a leaf: nothing is called under it
 
 	// unavailable says why the directory is not used at all: missing, or not
@@ -72,6 +74,7 @@ type directory struct {
 	alarm   string              // why garbage only grows, "" when it does not
 	raised  bool                // the log says that it does
 	room    room
+	endCopy context.CancelFunc // ends the copy under way; nil: there was none
 }
 
 // mostFails is after how many appends that failed a file is given up, as after

@@ -227,7 +227,18 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 	}
 	d.mu.Lock()
 	d.unavailable = fmt.Errorf("sample directory %s: %w", d.path, ErrNotFound)
+	endCopy := d.endCopy
 	d.mu.Unlock()
+	if endCopy != nil {
+		endCopy()
+	}
+	select {
+	case d.copying <- struct{}{}: // and nobody begins one any more
+		defer func() { <-d.copying }()
+	case <-t.C:
+		s.log.Warn("sample directory is deleted, and holds a copy of the database that does not come to its end", "dir", d.path)
+		return nil
+	}
 	if disk, ok := dir.(*sampledir.Disk); ok {
 		if err := disk.Retire(); err != nil {
 			s.log.Warn("sample directory is deleted, and still says that it is ours", "dir", d.path, "err", err)

@@ -31,7 +31,7 @@ func TestDirectoryComesAndGoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.play(t, 2*time.Second)
-			if err := b.s.backup(t.Context(), mustDisk(t, b.s, id)); err != nil {
+			if err := b.s.directory(id).backup(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			uuid, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
@@ -432,6 +432,51 @@ func TestDirectoryWhoseDiskDiedGoes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A directory that goes while the database is copied to it waits for the end of
+// that, and nothing of a copy is left in what is nobody's.
+func TestDirectoryGoesBehindACopyOfTheDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		path := t.TempDir()
+		id, err := b.s.AddDir(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.s.mu.RLock()
+		d := b.s.directory(id)
+		b.s.mu.RUnlock()
+		disk := mustDisk(t, b.s, id)
+		d.copying <- struct{}{} // a copy is under way
+		ctx, cancel := context.WithCancel(t.Context())
+		d.mu.Lock()
+		d.endCopy = cancel
+		d.mu.Unlock()
+		gone := make(chan error, 1)
+		go func() { gone <- b.s.DeleteDir(t.Context(), id) }()
+		<-ctx.Done() // it is asked to end
+		synctest.Wait()
+		if _, err := disk.ReadMeta(); err != nil {
+			t.Errorf("the directory is emptied under a copy: %v", err)
+		}
+		if _, err := disk.BeginBackup(); err != nil {
+			t.Errorf("the copy goes on: %v", err)
+		}
+		if err := disk.DropBackup(); err != nil {
+			t.Error(err)
+		}
+		<-d.copying
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+		if err := d.backup(t.Context()); !errors.Is(err, ErrNotFound) {
+			t.Errorf("a copy that is late: %v", err)
+		}
+		if names, err := os.ReadDir(path); err != nil || len(names) != 0 {
+			t.Errorf("left are %v, %v", names, err)
+		}
+	})
 }
 
 // What the recorder has for itself in its data directory is no place for samples,

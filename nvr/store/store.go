@@ -346,6 +346,7 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 		d := &directory{
 			store: s, id: row.ID, path: s.resolve(row.Path),
 			files: make(map[int64]*writeFile), wake: make(chan chan struct{}), held: make(map[int64]time.Time),
+			copying: make(chan struct{}, 1),
 		}
 		dirs = append(dirs, d)
 		if row.Path == defaultDir {
