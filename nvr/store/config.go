@@ -520,7 +520,11 @@ func (s *Store) addDirs(ctx context.Context, cameras []placed, field fieldOf) er
 					err = fmt.Errorf("cannot take a new stream now: %w", fault)
 				}
 			} else if !slices.ContainsFunc(change.Dirs, func(d db.Dir) bool { return d.Path == path }) {
-				err = s.checkDir(path)
+				var release func()
+				if release, err = s.claim(path); err == nil {
+					defer release()
+					err = s.checkDir(path)
+				}
 				change.Dirs = append(change.Dirs, db.Dir{Path: path})
 			}
 			if err != nil {

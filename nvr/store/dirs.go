@@ -29,21 +29,30 @@ const dirPatience = 10 * time.Second
 // missing. Streams name it by its path. It returns its id; a *ConfigError when it
 // cannot be taken.
 func (s *Store) AddDir(ctx context.Context, path string) (id int32, err error) {
-	s.flushing.Lock()
-	defer s.flushing.Unlock()
 	if !filepath.IsAbs(path) {
 		return 0, &ConfigError{"path", fmt.Sprintf("is %q: it must be an absolute path", path)}
 	}
 	path = filepath.Clean(path)
-	if s.dirAt(path) != nil {
-		return 0, &ConfigError{"path", path + " is a sample directory already"}
-	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	release, err := s.claim(path)
+	if err != nil {
+		return 0, &ConfigError{"path", err.Error()}
+	}
+	defer release()
+	if s.dirAt(path) != nil {
+		return 0, &ConfigError{"path", path + " is a sample directory already"}
+	}
+	// Nobody knows this disk: no flush waits for it.
 	made, err := s.makeNew(path)
 	if err == nil {
 		err = s.checkDir(path)
+	}
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	if s.dirAt(path) != nil {
+		return 0, &ConfigError{"path", path + " is a sample directory already"} // of a camera that was changed meanwhile
 	}
 	if err == nil {
 		err = s.takeDirs(context.WithoutCancel(ctx), []db.Dir{{Path: path}})
@@ -60,6 +69,22 @@ func (s *Store) AddDir(ctx context.Context, path string) (id int32, err error) {
 		err = errors.Join(err, os.Remove(path))
 	}
 	return 0, err
+}
+
+// claim keeps all others from a path that is looked at to become a sample
+// directory, until it is released.
+func (s *Store) claim(path string) (release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, twice := s.adding[path]; twice {
+		return nil, fmt.Errorf("%s is being added already, and its disk has not answered yet", path)
+	}
+	s.adding[path] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.adding, path)
+	}, nil
 }
 
 // makeNew makes a directory where it may be and is missing. Its parent has to be

@@ -479,6 +479,41 @@ func TestDirectoryGoesBehindACopyOfTheDatabase(t *testing.T) {
 	})
 }
 
+// A disk that does not answer when a directory on it is to be added holds up
+// nothing but that.
+func TestDirectoryThatStallsWhileItIsAddedHoldsUpNoFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path, answers := t.TempDir(), make(chan struct{})
+		b := newBench(t, func(cfg *Config) {
+			cfg.openDir = func(at string) (sampledir.Dir, error) {
+				if at == path {
+					<-answers
+				}
+				return sampledir.OpenDisk(at)
+			}
+		})
+		added := make(chan error, 1)
+		go func() {
+			_, err := b.s.AddDir(t.Context(), path)
+			added <- err
+		}()
+		synctest.Wait()
+		if !b.s.flushing.TryLock() {
+			t.Error("a flush would wait for it")
+		} else {
+			b.s.flushing.Unlock()
+			_, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "x", Streams: map[string]StreamConfig{"main": {URL: "rtsp://x/", SampleFileDir: path}}})
+			if e, ok := errors.AsType[*ConfigError](err); !ok || !strings.Contains(e.Problem, "being added") {
+				t.Errorf("a camera for it: %v", err)
+			}
+		}
+		close(answers)
+		if err := <-added; err != nil || len(b.s.Dirs()) != 2 {
+			t.Errorf("when it answers: %v, %+v", err, b.s.Dirs())
+		}
+	})
+}
+
 // What the recorder has for itself in its data directory is no place for samples,
 // whether it is there or not, by whatever name; what is beside it is.
 func TestRecordersOwnNamesAreNoSampleDirectories(t *testing.T) {
