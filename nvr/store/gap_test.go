@@ -94,6 +94,12 @@ func TestWhatTheDiskDidNotTakeIsAGap(t *testing.T) {
 				if lost := causes[tt.cause].Std(); lost < 2*time.Minute || lost > 3*time.Minute {
 					t.Errorf("causes are %v", causes)
 				}
+				// Memory is full when the disk is well again, and the first pictures
+				// may come before it has taken any: they push a group out, and the disk
+				// is not what it was a moment ago.
+				if causes[DiskSlow].Std() <= 2*time.Second {
+					delete(causes, DiskSlow)
+				}
 				if ended := causes[CameraEnded].Std(); len(causes) != 2 || ended < 175*time.Second || ended > 185*time.Second {
 					t.Errorf("causes are %v", causes)
 				}
