@@ -126,7 +126,7 @@ func BenchmarkServe(b *testing.B) {
 	const size, frames = 20_000, 25 * 60 * 8
 	r := newRecorder(b, "view")
 	cam := r.camera("main")
-	cam.size = size
+	cam.size, cam.gop = size, 25
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for sent := 0; sent < frames; sent += 250 {

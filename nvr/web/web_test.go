@@ -116,6 +116,7 @@ type feed struct {
 	run   *store.Run
 	n     int // frames sent
 	size  int // bytes of each
+	gop   int // frames of each group of pictures; 0: 10
 	entry *media.SampleEntry
 	began time.Time
 
@@ -163,11 +164,19 @@ func (f *feed) send(frames int) {
 	}
 }
 
+// group is how many frames are in a group of pictures.
+func (f *feed) group() int {
+	if f.gop == 0 {
+		return 10
+	}
+	return f.gop
+}
+
 func (f *feed) fill(frames int) error {
 	for range frames {
 		at := media.Duration(f.n) * frame
 		err := f.run.Append(media.AccessUnit{
-			DTS: int64(at), PTS: int64(at), Key: f.n%10 == 0, Data: payload(f.n, f.size), Entry: f.entry,
+			DTS: int64(at), PTS: int64(at), Key: f.n%f.group() == 0, Data: payload(f.n, f.size), Entry: f.entry,
 			Received: f.began.Add(at.Std()),
 		})
 		if err != nil {
