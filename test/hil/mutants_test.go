@@ -61,8 +61,8 @@ var trustSync = []mutant{{
 //	GET  /lab/sockets   what the kernel says of the sockets of all processes
 var hooks = []mutant{{
 	file: "nvr/web/web.go",
-	old:  "\tui := cfg.UI\n",
-	new:  "\tlabHook(mux, s)\n\tui := cfg.UI\n",
+	old:  "\tui := s.UI\n",
+	new:  "\tlabHook(mux, s)\n\tui := s.UI\n",
 }, {
 	file: "nvr/web/lab_hook.go",
 	new: `package web
