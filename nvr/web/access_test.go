@@ -327,6 +327,52 @@ func TestListsHoldOnlyWhatTheCallerMaySee(t *testing.T) {
 	}
 }
 
+// What is to change something by a path without its slash is refused, and not sent
+// elsewhere: a program that does not follow would believe that it was done.
+func TestPathsWithoutTheirSlashChangeNothing(t *testing.T) {
+	g := newGuarded(t, nil)
+	for _, c := range [][2]string{
+		{"POST", "/api/cameras"}, {"PATCH", "/api/cameras/" + g.uuids["A"]}, {"DELETE", "/api/cameras/" + g.uuids["A"]},
+		{"DELETE", "/api/cameras/" + g.uuids["A"] + "/main"}, {"POST", "/api/users"}, {"POST", "/api/dirs"},
+	} {
+		if a := g.send("admin", c[0], c[1], "{}"); a.status != 404 || !strings.Contains(string(a.body), "write "+c[1]+"/") {
+			t.Errorf("%s %s: %d %s", c[0], c[1], a.status, a.body)
+		}
+	}
+}
+
+// Who may not do a thing is told which right that takes.
+func TestRefusalsNameTheRight(t *testing.T) {
+	g := newGuarded(t, nil)
+	token := func(scope string) string {
+		a := g.send("admin", "POST", fmt.Sprintf("/api/users/%d/tokens", g.ids["admin"]), `{"name":"t","scope":["`+scope+`"]}`)
+		var made struct{ Token string }
+		if err := json.Unmarshal(a.body, &made); err != nil || made.Token == "" {
+			t.Fatalf("%d %s, %v", a.status, a.body, err)
+		}
+		return made.Token
+	}
+	recorded := token("recorded")
+	for _, c := range []struct{ who, token, method, path, want string }{
+		{"A", "", "DELETE", "/api/cameras/UUID/", "of A may not do this: it is for administrators"},
+		{"", recorded, "DELETE", "/api/cameras/UUID/", "this token of owner may not do this: its scope has no administer"},
+		{"", recorded, "GET", "/api/cameras/UUID/main/live.m4s", "this token of owner may not do this: it needs the right live"},
+	} {
+		r := httptest.NewRequest(c.method, strings.Replace(c.path, "UUID", g.uuids["A"], 1), nil)
+		r.Host = "localhost"
+		if c.token != "" {
+			r.Header.Set("Authorization", "Bearer "+c.token)
+		} else {
+			r.Header.Set("Cookie", g.who[c.who])
+		}
+		w := httptest.NewRecorder()
+		g.server.Config.Handler.ServeHTTP(w, r)
+		if w.Code != 403 || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%s %s: %d %s", c.method, c.path, w.Code, w.Body)
+		}
+	}
+}
+
 // A token that lets nobody in is refused where somebody is asked for, and is as
 // none where everybody is answered.
 func TestPublicPathsAnswerWhateverTheToken(t *testing.T) {

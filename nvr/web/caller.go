@@ -199,7 +199,7 @@ func (s *server) may(r *http.Request, a access.Action, camera int32) error {
 		return &httpError{http.StatusUnauthorized, "this recorder has no owner yet: open /claim in a browser, " +
 			"with the code that it shows on its console"}
 	case c.UserID != 0:
-		return &httpError{http.StatusForbidden, "you may not do this as " + c.Name}
+		return &httpError{http.StatusForbidden, lacks(c.Subject, a)}
 	case s.Access != nil && (!open || s.Access.HasUsers()):
 		return &httpError{http.StatusUnauthorized, "nobody has signed in, or not lately: open /login"}
 	case !open:
@@ -208,6 +208,24 @@ func (s *server) may(r *http.Request, a access.Action, camera int32) error {
 	}
 	return &httpError{http.StatusForbidden, "this recorder lets everybody look and nobody change cameras: " +
 		"start it with -allow-anonymous admin to change them"}
+}
+
+// lacks says which right a signed-in caller would need. A token may have less than
+// its user.
+func lacks(c access.Subject, a access.Action) string {
+	right := map[access.Action]string{
+		access.ViewVideo: "live or recorded", access.ViewLive: "live", access.ViewRecorded: "recorded",
+		access.TakeRecorded: "export", access.Administer: "administer",
+	}[a]
+	switch {
+	case c.Token && a == access.Administer:
+		return "this token of " + c.Name + " may not do this: its scope has no " + right + ", or " + c.Name + " is no administrator"
+	case c.Token:
+		return "this token of " + c.Name + " may not do this: it needs the right " + right + ", in its scope and of its user"
+	case a == access.Administer:
+		return c.Name + " may not do this: it is for administrators"
+	}
+	return c.Name + " may not do this: it needs the right " + right + ", which an administrator gives"
 }
 
 // decide loads the camera that the path names, if it names one, and decides

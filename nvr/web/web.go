@@ -169,7 +169,7 @@ func (s *server) handler() http.Handler {
 		ui = http.NotFoundHandler()
 	}
 	mux.Handle("/", s.page(ui))
-	guarded := http.NewCrossOriginProtection().Handler(s.guard(mux))
+	guarded := http.NewCrossOriginProtection().Handler(s.guard(s.exact(mux)))
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -370,6 +370,21 @@ func (s *server) handle(row route) http.Handler {
 		if err != nil {
 			s.fail(w, r, err)
 		}
+	})
+}
+
+// exact refuses what is to change something by a path without the slash at its
+// end. A mux sends that elsewhere, where programs that do not follow would
+// believe that it was done.
+func (s *server) exact(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && !strings.HasSuffix(r.URL.Path, "/") {
+			if _, pattern := mux.Handler(r); strings.HasSuffix(pattern, "/{$}") {
+				s.fail(w, r, &httpError{http.StatusNotFound, fmt.Sprintf("there is no such path: write %s/", r.URL.Path)})
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
 	})
 }
 
