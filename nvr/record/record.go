@@ -302,7 +302,7 @@ func (r *Recorder) keep(ctx context.Context, st *store.Stream, src store.Source,
 // enter waits until the camera may be asked, and says so meanwhile. It returns
 // false when ctx is done before that.
 func (r *Recorder) enter(ctx context.Context, st *store.Stream, src store.Source, last string) bool {
-	for {
+	for noted := false; ; {
 		wait, tried := r.doors.enter(src)
 		switch {
 		case tried != nil:
@@ -320,11 +320,16 @@ func (r *Recorder) enter(ctx context.Context, st *store.Stream, src store.Source
 			}
 			return true
 		}
-		reason := last
-		if reason == "" { // it was another stream, or this one as it was set before
-			reason = fmt.Sprintf("login refused a moment ago; next try in %d s", int((wait+time.Second-1)/time.Second))
+		switch {
+		case last != "":
+			st.Wait(store.LoginRefused, last)
+		default: // it was another stream, or this one as it was set before
+			if !noted {
+				st.Wait(store.LoginRefused, "login refused a moment ago: check user and password")
+				noted = true
+			}
+			st.StillWaits(fmt.Sprintf("login refused a moment ago: check user and password; next try in %d s", int((wait+time.Second-1)/time.Second)))
 		}
-		st.Wait(store.LoginRefused, reason)
 		select {
 		case <-ctx.Done():
 			return false

@@ -346,11 +346,19 @@ func TestRightPasswordIsTriedAtOnce(t *testing.T) {
 		for _, left := range []int{19, 9} {
 			time.Sleep(2500 * time.Millisecond)
 			said, seconds := wrong.Info().State, 0
-			_, err := fmt.Sscanf(said.Reason, "login refused a moment ago; next try in %d s", &seconds)
+			_, err := fmt.Sscanf(said.Reason, "login refused a moment ago: check user and password; next try in %d s", &seconds)
 			if said.Phase != store.Waiting || err != nil || seconds < left || seconds > left+2 {
 				t.Errorf("with the password that was refused: %s (%s), want %d s left", said.Phase, said.Reason, left)
 			}
 			time.Sleep(7500 * time.Millisecond)
+		}
+		if err := wrong.Gaps(t.Context(), 0, 1<<60, func(g *store.Gap) error {
+			if g.Cause == store.LoginRefused && (!strings.Contains(g.Detail, "check user and password") || strings.Contains(g.Detail, "next try")) {
+				t.Errorf("the gap says %q, which will not be true for long", g.Detail)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
 		}
 		time.Sleep(5 * time.Second) // one of the two has tried again
 		if err := b.s.Import(t.Context(), onCamera(with("right"))(b.cams)); err != nil {

@@ -168,6 +168,14 @@ func (st *Stream) Wait(cause Cause, reason string) {
 	st.noteAbsence(cause, reason)
 }
 
+// StillWaits says in other words why the stream waits, such as count down. What
+// Wait has noted of the time without recordings stays.
+func (st *Stream) StillWaits(reason string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.setState(Waiting, reason, nil)
+}
+
 func (st *Stream) setState(phase, reason string, skipped []string) {
 	if phase == Connecting && st.attempt == 0 {
 		st.attempt = st.store.wall()
