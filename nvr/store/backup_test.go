@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -348,10 +349,13 @@ func TestStartThatLooksAtTheWholeDatabaseSaysSo(t *testing.T) {
 				f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
 				v.Delay(dbtest.Op{Kind: dbtest.Read, File: dbtest.Main}, 25*time.Second)
 				began := time.Now()
+				var mu sync.Mutex
 				last, longest := began, time.Duration(0)
 				b := &bench{T: t, dir: f.dir, log: new(journal)}
 				b.hook = func(cfg *Config) {
 					cfg.Progress = func() {
+						mu.Lock()
+						defer mu.Unlock()
 						longest, last = max(longest, time.Since(last)), time.Now()
 					}
 					cfg.openDB = func(ctx context.Context, c db.Config) (*db.DB, error) {
@@ -364,9 +368,11 @@ func TestStartThatLooksAtTheWholeDatabaseSaysSo(t *testing.T) {
 					}
 				}
 				b.start()
+				mu.Lock()
 				if longest > time.Minute {
 					t.Errorf("nothing is said for %v", longest)
 				}
+				mu.Unlock()
 				if got := strings.Contains(b.log.String(), "database restored from a copy"); got != damaged {
 					t.Errorf("restored: %v", got)
 				}

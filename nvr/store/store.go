@@ -79,7 +79,7 @@ type Config struct {
 	OwnNames []string
 
 	// Progress, if set, is called while Open works, each time it got further.
-	// It must not wait.
+	// It must not wait, and may be called from two goroutines at once.
 	Progress func()
 
 	// openDir opens a sample directory; tests put a fake in.
