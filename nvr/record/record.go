@@ -320,16 +320,15 @@ func (r *Recorder) enter(ctx context.Context, st *store.Stream, src store.Source
 			}
 			return true
 		}
-		switch {
-		case last != "":
-			st.Wait(store.LoginRefused, last)
-		default: // it was another stream, or this one as it was set before
-			if !noted {
-				st.Wait(store.LoginRefused, "login refused a moment ago: check user and password")
-				noted = true
+		reason := last
+		if reason == "" { // it was another stream, or this one as it was set before
+			reason = "login refused a moment ago: check user and password"
+			if noted { // the gap keeps the first reason, and seconds would be wrong there
+				reason += fmt.Sprintf("; next try in %d s", int((wait+time.Second-1)/time.Second))
 			}
-			st.StillWaits(fmt.Sprintf("login refused a moment ago: check user and password; next try in %d s", int((wait+time.Second-1)/time.Second)))
 		}
+		st.Wait(store.LoginRefused, reason)
+		noted = true
 		select {
 		case <-ctx.Done():
 			return false

@@ -160,20 +160,13 @@ func (st *Stream) SetState(phase, reason string, skipped []string) {
 }
 
 // Wait notes that the stream does not record, and why: the session that was
-// tried has failed. The reason is for people, without passwords.
+// tried has failed. The reason is for people, without passwords; the gap keeps
+// the first that comes with its cause.
 func (st *Stream) Wait(cause Cause, reason string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.setState(Waiting, reason, nil)
 	st.noteAbsence(cause, reason)
-}
-
-// StillWaits says in other words why the stream waits, such as count down. What
-// Wait has noted of the time without recordings stays.
-func (st *Stream) StillWaits(reason string) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.setState(Waiting, reason, nil)
 }
 
 func (st *Stream) setState(phase, reason string, skipped []string) {
