@@ -400,6 +400,7 @@ func await[T any](s *Supervisor, limit time.Duration, f func() T) (said T, ok bo
 		case said = <-done:
 			return said, true
 		case <-over.C:
+			s.Alive() // the tick of this moment may be lost with the timer
 			return said, false
 		}
 	}
@@ -419,6 +420,7 @@ func (s *Supervisor) sleep(ctx context.Context, d time.Duration) bool {
 		case <-ctx.Done():
 			return false
 		case <-over.C:
+			s.Alive() // as in await
 			return true
 		}
 	}

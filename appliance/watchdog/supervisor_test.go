@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,7 @@ type stage struct {
 	log     []string
 	alive   []time.Time
 	dropped int
+	final   atomic.Bool // the next end is the last
 }
 
 // actor is one process of the stage.
@@ -61,6 +63,9 @@ func newStage(t *testing.T, script func(p *actor)) *stage {
 				text += " in " + e.Pause.String()
 			}
 			s.log = append(s.log, fmt.Sprintf("%v %s", time.Since(s.began).Round(time.Second), text))
+			if e.Kind == Ended && s.final.Load() {
+				s.cancel()
+			}
 		},
 		DropCaches: func() error { s.dropped++; return nil },
 	}
@@ -70,6 +75,9 @@ func newStage(t *testing.T, script func(p *actor)) *stage {
 
 func (a *actor) say(n Notice)  { n.PID = 100 + a.n; a.notices <- n }
 func (a *actor) exit(code int) { a.done <- Exit{Code: code} }
+
+// last exits, and the supervisor is to end when it has seen that.
+func (a *actor) last(code int) { a.final.Store(true); a.exit(code) }
 
 // well reports each 7 s for d; for ever when d is 0. It returns early at a
 // signal.
@@ -420,8 +428,7 @@ func TestStartMayAskForMoreTime(t *testing.T) {
 				p.say(Notice{Extend: time.Minute})
 			}
 			p.until(syscall.SIGABRT)
-			p.exit(2)
-			s.cancel()
+			p.last(2)
 		}
 		s.Run(s.ctx)
 		s.logged("0s started", "6m0s hangs: not ready after 6m0s", "6m0s ended: not ready after 6m0s")
@@ -435,8 +442,7 @@ func TestAskingForLittleTimeCostsNone(t *testing.T) {
 		s.script = func(p *actor) {
 			p.say(Notice{Extend: time.Second})
 			p.until(syscall.SIGABRT)
-			p.exit(2)
-			s.cancel()
+			p.last(2)
 		}
 		s.Run(s.ctx)
 		s.logged("0s started", "2m0s hangs: not ready after 2m0s", "2m0s ended: not ready after 2m0s")
@@ -451,8 +457,7 @@ func TestStartThatAsksForEverIsEnded(t *testing.T) {
 				select {
 				case sig := <-p.signals:
 					if sig == syscall.SIGABRT {
-						p.exit(2)
-						s.cancel()
+						p.last(2)
 						return
 					}
 				case <-time.After(time.Minute):
@@ -503,11 +508,10 @@ func TestStopOfItsOwnMayAskForMoreTime(t *testing.T) {
 			p.say(Notice{Stopping: true, Extend: time.Minute})
 			select {
 			case <-time.After(50 * time.Second):
-				p.exit(0)
+				p.last(0)
 			case sig := <-p.signals:
-				p.exit(100 + int(sig))
+				p.last(100 + int(sig))
 			}
-			s.cancel()
 		}
 		s.Run(s.ctx)
 		s.logged("0s started", "0s ready", "1m39s ended: exit code 0")
@@ -552,8 +556,7 @@ func TestNoticesOfOthersCountForNothing(t *testing.T) {
 				}
 			}()
 			p.until(syscall.SIGABRT)
-			p.exit(2)
-			s.cancel()
+			p.last(2)
 		}
 		s.Run(s.ctx)
 		s.logged("0s started", "0s ready", "20s hangs: silent for 20s", "20s ended: silent for 20s")
@@ -567,8 +570,7 @@ func TestRecorderMayCallItselfHung(t *testing.T) {
 			p.say(Notice{Ready: true})
 			p.say(Notice{Trigger: true})
 			p.until(syscall.SIGABRT)
-			p.exit(2)
-			s.cancel()
+			p.last(2)
 		}
 		s.Run(s.ctx)
 		s.logged("0s started", "0s ready", "0s hangs: it says so itself", "0s ended: it says so itself")
