@@ -49,7 +49,12 @@ func (d *DB) overwrite(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	cfg.at("free overwritten")
-	if err := overwriteLog(d.path+"-wal", cfg.at); err != nil {
+	// A look at the files between is what a power cut between would leave.
+	at := func(what string) {
+		cfg.Progress()
+		cfg.at(what)
+	}
+	if err := overwriteLog(d.path+"-wal", at); err != nil {
 		return err
 	}
 	cfg.at("log overwritten")
