@@ -1135,6 +1135,12 @@ var mutants = []mutant{{
 	new:    "return false })",
 	test:   "TestExpiredTokenKeepsNoUserFromChange",
 }, {
+	breaks: "a session that ends while the body of a request comes changes things",
+	file:   "nvr/web/sign_in.go",
+	old:    "if err == nil && c.Done().Err() != nil {",
+	new:    "if false {",
+	test:   "TestSlowBodyOfAnEndedSessionChangesNothing",
+}, {
 	breaks: "live video goes on when its session has ended",
 	file:   "nvr/web/caller.go",
 	old:    "func() { cancel(errSignedOut) }",

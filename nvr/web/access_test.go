@@ -959,16 +959,21 @@ func (b *bodyAfter) Read(p []byte) (int, error) {
 // Fails when a session that ends while a body is on its way still has its way.
 func TestSlowBodyOfAnEndedSessionChangesNothing(t *testing.T) {
 	g := newGuarded(t, nil)
-	for path, c := range map[string]struct {
-		body   string
-		status int
+	dir := filepath.Join(t.TempDir(), "new")
+	for _, c := range []struct {
+		method, path, body string
+		status             int
 	}{
-		"/api/cameras/": {`{"shortName":"x","streams":{"main":{"url":"rtsp://192.0.2.9/"}}}`, 401},
-		"/api/users/":   {`{"user":{"username":"x"}}`, 403},
+		{"POST", "/api/cameras/", `{"shortName":"x","streams":{"main":{"url":"rtsp://192.0.2.9/"}}}`, 401},
+		{"POST", "/api/users/", `{"user":{"username":"x"}}`, 403},
+		{"PATCH", "/api/cameras/" + g.uuids["A"] + "/", `{"update":{"shortName":"other"}}`, 401},
+		{"DELETE", "/api/cameras/" + g.uuids["A"] + "/", `{}`, 401},
+		{"POST", "/api/dirs/", `{"path":"` + dir + `"}`, 401},
+		{"POST", "/api/test-stream", `{"url":"rtsp://127.0.0.1:1/"}`, 401},
 	} {
 		who := g.cookie(g.send("", "POST", "/api/login", fmt.Sprintf(`{"username":"owner","password":%q}`, ownerPassword)))
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("POST", "http://localhost"+path, &bodyAfter{Reader: strings.NewReader(c.body), f: func() {
+		r := httptest.NewRequest(c.method, "http://localhost"+c.path, &bodyAfter{Reader: strings.NewReader(c.body), f: func() {
 			if a := g.ask("POST", "/api/logout", "{}", "Cookie", who, "Content-Type", "application/json"); a.status != 204 {
 				t.Errorf("%d %s", a.status, a.body)
 			}
@@ -976,11 +981,14 @@ func TestSlowBodyOfAnEndedSessionChangesNothing(t *testing.T) {
 		r.Header.Set("Cookie", who)
 		r.Header.Set("Content-Type", "application/json")
 		if g.server.Config.Handler.ServeHTTP(w, r); w.Code != c.status {
-			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+			t.Errorf("%s %s: %d %s", c.method, c.path, w.Code, w.Body)
 		}
 	}
 	if n := len(g.store.Cameras()); n != 2 {
 		t.Errorf("%d cameras", n)
+	}
+	if c, ok := g.store.Camera(g.uuids["A"]); !ok || c.Name == "other" || len(g.store.Dirs()) != 1 {
+		t.Errorf("%+v, %d directories", c, len(g.store.Dirs()))
 	}
 }
 

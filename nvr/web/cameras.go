@@ -302,12 +302,9 @@ func (s *server) changeCamera(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	by, err := readSigned(r, &in, &in.CSRF)
+	by, err := readToChange(r, &in, &in.CSRF)
 	if err != nil {
 		return err
-	}
-	if by.Done().Err() != nil {
-		return errSignedOut // while the body came
 	}
 	var parts [2]store.CameraChange
 	for i, part := range []struct {

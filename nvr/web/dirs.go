@@ -110,12 +110,9 @@ func (s *server) addDir(w http.ResponseWriter, r *http.Request) error {
 		CSRF string `json:"csrf"`
 		Path string `json:"path"`
 	}
-	by, err := readSigned(r, &in, &in.CSRF)
+	by, err := readToChange(r, &in, &in.CSRF)
 	if err != nil {
 		return err
-	}
-	if by.Done().Err() != nil {
-		return errSignedOut // while the body came
 	}
 	id, err := s.Store.AddDir(r.Context(), in.Path)
 	if err != nil {

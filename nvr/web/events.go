@@ -184,7 +184,7 @@ func (s *server) appendEvents(b []byte, c *caller, told []store.Notice) []byte {
 	}
 	for i := range told {
 		n := &told[i]
-		if n.Change <= store.StreamChanged && last[of(n)] != n.ID {
+		if (n.Change == store.CameraChanged || n.Change == store.StreamChanged) && last[of(n)] != n.ID {
 			continue
 		}
 		if name, data := s.event(c, n); name != "" {

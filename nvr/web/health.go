@@ -57,7 +57,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 			case in.State.Phase == store.Recording:
 				h.Streams.Recording++
 			case callerOf(r).May(access.LookAround, c.ID):
-				h.NotRecording = append(h.NotRecording, notRecordingJSON{c.Name, in.Type, cmp.Or(in.State.Reason, string(in.State.Phase))})
+				h.NotRecording = append(h.NotRecording, notRecordingJSON{c.Name, in.Type, cmp.Or(in.State.Reason, in.State.Phase)})
 			}
 			h.Streams.Wanted++
 		}

@@ -92,6 +92,17 @@ func readSigned(r *http.Request, into any, csrf *string) (*caller, error) {
 	return c, nil
 }
 
+// readToChange is readSigned for what the store changes: the decision to let the
+// caller in is as old as the begin of the body, and package access, which looks
+// again before it changes something, is not asked.
+func readToChange(r *http.Request, into any, csrf *string) (*caller, error) {
+	c, err := readSigned(r, into, csrf)
+	if err == nil && c.Done().Err() != nil {
+		return nil, errSignedOut
+	}
+	return c, err
+}
+
 // readBodyOfDelete reads the body that clients of the dialect send with DELETE,
 // which need not have one, so that a wrong word is refused as it is elsewhere.
 func readBodyOfDelete(r *http.Request) error {
@@ -101,10 +112,7 @@ func readBodyOfDelete(r *http.Request) error {
 	var in struct {
 		CSRF string `json:"csrf"`
 	}
-	c, err := readSigned(r, &in, &in.CSRF)
-	if err == nil && c.Done().Err() != nil {
-		err = errSignedOut // while the body came
-	}
+	_, err := readToChange(r, &in, &in.CSRF)
 	return err
 }
 
