@@ -14,7 +14,7 @@ import (
 // Days are of each stream, in the recorder's zone, with what grows; and only as
 // asked.
 func TestDaysAreThereWhenAsked(t *testing.T) {
-	r := newRecorder(t, "view")
+	r := newFrozenRecorder(t, "view")
 	r.ahead.Store(int64(55 * time.Minute)) // 23:55:30.5 in Berlin, on the day before that of 25 hours
 	cam := r.camera("main")
 	cam.send(25*10*60 + 1)

@@ -44,7 +44,7 @@ func TestNoListTellsTheAddressOfACamera(t *testing.T) {
 
 // A gap is listed while it goes on, and from the database after a restart.
 func TestGapsHaveTheirCause(t *testing.T) {
-	r := newRecorder(t, "view")
+	r := newFrozenRecorder(t, "view")
 	began := media.TimeOf(start)
 	list := func(query string) []gapJSON {
 		t.Helper()

@@ -59,7 +59,7 @@ func TestTimelineIsMergedToItsResolution(t *testing.T) {
 }
 
 func TestTimelineOfAllStreams(t *testing.T) {
-	r := newRecorder(t, "view")
+	r := newFrozenRecorder(t, "view")
 	began := media.TimeOf(start)
 	type timeline struct {
 		timelineJSON

@@ -37,7 +37,9 @@ type recorder struct {
 	uuid      string
 	log       *bytes.Buffer // of the handlers
 	ahead     atomic.Int64  // of the wall clock since start, ns
-	end       func()        // as the process ends: requests are given up
+	frozen    bool          // it does not go on by itself
+	born      time.Time
+	end       func() // as the process ends: requests are given up
 }
 
 // start is when the recordings of tests begin: a wall time in a zone that has
@@ -46,16 +48,27 @@ var start = time.Date(2026, 10, 24, 21, 0, 30, 5e8, time.UTC)
 
 func newRecorder(t testing.TB, anonymous string) *recorder {
 	t.Helper()
-	r := &recorder{TB: t, dir: t.TempDir(), anonymous: anonymous, log: new(bytes.Buffer)}
-	t.Cleanup(func() { r.stop() })
+	return (&recorder{TB: t, anonymous: anonymous}).setUp()
+}
+
+// newFrozenRecorder is for short tests of exact times.
+func newFrozenRecorder(t testing.TB, anonymous string) *recorder {
+	t.Helper()
+	return (&recorder{TB: t, anonymous: anonymous, frozen: true}).setUp()
+}
+
+func (r *recorder) setUp() *recorder {
+	r.Helper()
+	r.dir, r.log, r.born = r.TempDir(), new(bytes.Buffer), time.Now()
+	r.Cleanup(func() { r.stop() })
 	r.start()
 	var err error
-	r.uuid, err = r.store.AddCamera(t.Context(), store.CameraConfig{ShortName: "Küche 1", Streams: map[string]store.StreamConfig{
+	r.uuid, err = r.store.AddCamera(r.Context(), store.CameraConfig{ShortName: "Küche 1", Streams: map[string]store.StreamConfig{
 		"main": {URL: "rtsp://admin:geheim@192.0.2.7/main", Record: true, RetainBytes: 1 << 30},
 		"sub":  {URL: "rtsp://192.0.2.7/sub", Record: true, RetainBytes: 1 << 30},
 	}})
 	if err != nil {
-		t.Fatal(err)
+		r.Fatal(err)
 	}
 	return r
 }
@@ -67,7 +80,7 @@ func (r *recorder) start() {
 		r.Fatal(err)
 	}
 	r.store, err = store.Open(r.Context(), store.Config{
-		Dir: r.dir, TimeZone: zone, Now: func() time.Time { return start.Add(time.Duration(r.ahead.Load())) },
+		Dir: r.dir, TimeZone: zone, Now: r.now,
 	})
 	if err != nil {
 		r.Fatal(err)
@@ -83,6 +96,16 @@ func (r *recorder) start() {
 	r.server.Config = Server(ctx, h, log)
 	r.server.Listener = Limit([]net.Listener{r.server.Listener})[0]
 	r.server.Start()
+}
+
+// now is the wall clock. It goes on: one that stood still would be a step of the
+// clock, which splits runs, for a test that takes a second and more.
+func (r *recorder) now() time.Time {
+	now := start.Add(time.Duration(r.ahead.Load()))
+	if !r.frozen {
+		now = now.Add(time.Since(r.born))
+	}
+	return now
 }
 
 func (r *recorder) stop() {
