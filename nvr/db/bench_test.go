@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+	"time"
 
 	"holdfast/nvr/media"
 )
@@ -95,14 +96,34 @@ func BenchmarkFlush(b *testing.B) {
 	}
 }
 
+// What a deleted camera has goes in flushes of 2,000 recordings; the longest of them
+// is told.
 func BenchmarkDeleteCamera(b *testing.B) {
+	var longest time.Duration
 	for b.Loop() {
 		b.StopTimer()
 		h := newHouse(b)
 		h.fill(50_000, h.main, h.sub)
 		b.StartTimer()
+		began := time.Now()
 		h.must(h.ApplyConfig(b.Context(), &Change{DeleteCameras: []int32{h.front.ID}}))
+		longest = max(longest, time.Since(began))
+		for _, s := range []Stream{h.main, h.sub} {
+			for no := int32(0); no < 50_000; no += 2000 {
+				batch := &Batch{OpenID: h.open.ID}
+				for i := range int32(2000) {
+					batch.Delete = append(batch.Delete, CompositeID(s.ID, no+i))
+				}
+				if no+2000 == 50_000 {
+					batch.Gone = []int32{s.ID}
+				}
+				began := time.Now()
+				h.must(h.Flush(b.Context(), batch))
+				longest = max(longest, time.Since(began))
+			}
+		}
 	}
+	b.ReportMetric(float64(longest.Milliseconds()), "ms/longest")
 }
 
 // The promise is <= 3.6 bytes of index for each frame of a 1080p30 camera

@@ -25,6 +25,7 @@ type knownStream struct {
 	cameraID int32
 	typ      string
 	nextNo   int32
+	deleted  bool // it goes by and by, and takes nothing any more
 }
 
 // streamName is how errors name a stream.
@@ -57,7 +58,7 @@ func (k *known) check(rec *NewRecording, entries []SampleEntry) error {
 	streamID, no := SplitID(rec.ID)
 	s, ok := k.streams[streamID]
 	switch {
-	case !ok:
+	case !ok || s.deleted:
 		return fmt.Errorf("stream %d: %w", streamID, ErrNotFound)
 	case uint32(no) < uint32(s.nextNo):
 		return fmt.Errorf("number %d is already committed, the next is %d", no, s.nextNo)

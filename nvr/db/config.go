@@ -14,9 +14,10 @@ import (
 // of the fields, so that a name that is given up can be taken again.
 type Change struct {
 	// DeleteStreams and DeleteCameras name streams and cameras (with all
-	// their streams) that go. Their recordings become garbage. The caller has
-	// ended what writes to them and flushed; files it still knows of that
-	// are no recordings belong into Garbage.
+	// their streams) that go. They are only marked: State tells them as Deleted,
+	// and nothing else knows them any more. Batch.Delete takes their recordings,
+	// Batch.Gone what is left. The caller has ended what writes to them; files it
+	// knows of that are no recordings belong into Garbage.
 	DeleteStreams []int32
 	DeleteCameras []int32
 	Garbage       []Garbage
@@ -53,6 +54,7 @@ func (d *DB) ApplyConfig(ctx context.Context, c *Change) error {
 
 // Reconfigure is ApplyConfig for who has to know all that is configured behind
 // it: the state is read in the same transaction, so there is no change without it.
+// It is without garbage, which a change adds only what it names to.
 func (d *DB) Reconfigure(ctx context.Context, c *Change) (*State, error) {
 	var s *State
 	err := d.applyConfig(ctx, c, func(t *tx) (err error) {
@@ -121,7 +123,7 @@ func (d *DB) checkChange(c *Change) error {
 	k := &d.known
 	streamGone := make(map[int32]bool)
 	for _, id := range c.DeleteStreams {
-		if _, ok := k.streams[id]; !ok || streamGone[id] {
+		if s, ok := k.streams[id]; !ok || s.deleted || streamGone[id] {
 			return fmt.Errorf("delete stream %d: %w", id, ErrNotFound)
 		}
 		streamGone[id] = true
@@ -240,20 +242,9 @@ func (t *tx) apply(c *Change, k *known) error {
 		}
 	}
 	for _, id := range c.DeleteCameras {
-		for _, streamID := range slices.Sorted(maps.Keys(k.streams)) {
-			if k.streams[streamID].cameraID == id {
-				if err := t.deleteStream(streamID, k); err != nil {
-					return err
-				}
-			}
+		if err := t.deleteCamera(id, k); err != nil {
+			return err
 		}
-		if _, err := t.ExecContext(t.ctx, `DELETE FROM user_camera WHERE camera_id = ?`, id); err != nil {
-			return fmt.Errorf("delete rights to camera %q: %w", k.cameras[id], err)
-		}
-		if err := t.change(`DELETE FROM camera WHERE id = ?`, id); err != nil {
-			return fmt.Errorf("delete camera %q: %w", k.cameras[id], err)
-		}
-		delete(k.cameras, id)
 	}
 	if err := t.discard(c.Garbage); err != nil {
 		return err
@@ -307,44 +298,79 @@ func (t *tx) moveGaps(from, to int32) error {
 	return err
 }
 
-// deleteStream deletes a stream; all its recordings become garbage, each in
-// the directory it is in.
+// deleteCamera marks a camera and its streams as deleted. Its row goes with the
+// last of theirs; at once when it has no stream.
+func (t *tx) deleteCamera(id int32, k *known) error {
+	_, err := t.ExecContext(t.ctx, `DELETE FROM user_camera WHERE camera_id = ?`, id)
+	if err == nil {
+		uuid, name := deletedName()
+		err = t.change(`UPDATE camera SET deleted = 1, uuid = ?, name = ?, description = '' WHERE id = ?`, uuid, name, id)
+	}
+	n := 0
+	for _, streamID := range slices.Sorted(maps.Keys(k.streams)) {
+		if k.streams[streamID].cameraID == id && err == nil {
+			n++
+			err = t.markStream(streamID, id, k)
+		}
+	}
+	if err == nil && n == 0 {
+		err = t.change(`DELETE FROM camera WHERE id = ?`, id)
+	}
+	if err != nil {
+		return fmt.Errorf("delete camera %q: %w", k.cameras[id], err)
+	}
+	delete(k.cameras, id)
+	return nil
+}
+
+// deleteStream marks a stream as deleted, by giving it to a camera that is, so
+// that its camera may have another of its type.
 func (t *tx) deleteStream(id int32, k *known) error {
-	err := func() error {
-		first, end := CompositeID(id, 0), CompositeID(id, math.MaxInt32)
-		var counts [4]int64
-		for i, s := range []string{
-			`INSERT INTO garbage (dir_id, composite_id)
-				SELECT dir_id, composite_id FROM recording WHERE composite_id >= ? AND composite_id < ?`,
-			`DELETE FROM recording_integrity WHERE composite_id >= ? AND composite_id < ?`,
-			`DELETE FROM recording_playback WHERE composite_id >= ? AND composite_id < ?`,
-			`DELETE FROM recording WHERE composite_id >= ? AND composite_id < ?`,
-		} {
-			r, err := t.ExecContext(t.ctx, s, first, end)
-			if err != nil {
-				return err
-			}
-			if counts[i], err = r.RowsAffected(); err != nil {
-				return err
-			}
-		}
-		for _, n := range counts[1:] {
-			if n != counts[0] {
-				return fmt.Errorf("garbage, integrity, playback and recording rows differ: %d", counts)
-			}
-		}
-		for _, s := range []string{`DELETE FROM span WHERE stream_id = ?`, `DELETE FROM gap WHERE stream_id = ?`} {
-			if _, err := t.ExecContext(t.ctx, s, id); err != nil {
-				return err
-			}
-		}
-		return t.change(`DELETE FROM stream WHERE id = ?`, id)
-	}()
+	uuid, name := deletedName()
+	var cameraID int32
+	err := t.QueryRowContext(t.ctx, `INSERT INTO camera (uuid, name, description, deleted) VALUES (?, ?, '', 1) RETURNING id`,
+		uuid, name).Scan(&cameraID)
+	if err == nil {
+		err = t.markStream(id, cameraID, k)
+	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", k.streamName(id), err)
 	}
-	delete(k.streams, id)
 	return nil
+}
+
+// deletedName is what a camera that is deleted has, so that what it had can be given
+// again. No name that somebody gives begins with a space.
+func deletedName() (uuid, name string) {
+	uuid = newUUID()
+	return uuid, " " + uuid
+}
+
+// markStream takes from a stream all that it has no use for, and gives it to a
+// camera that is deleted.
+func (t *tx) markStream(id, cameraID int32, k *known) error {
+	err := t.change(`UPDATE stream SET camera_id = ?, record = 0, url = '', username = '', sealed_password = NULL WHERE id = ?`, cameraID, id)
+	s := k.streams[id]
+	s.cameraID, s.nextNo, s.deleted = cameraID, math.MaxInt32, true
+	k.streams[id] = s
+	return err
+}
+
+// dropStream deletes a deleted stream that has no recordings any more, and its
+// camera behind its last.
+func (t *tx) dropStream(id int32) error {
+	for _, s := range []string{`DELETE FROM gap WHERE stream_id = ?`, `DELETE FROM span WHERE stream_id = ?`} {
+		if _, err := t.ExecContext(t.ctx, s, id); err != nil {
+			return err
+		}
+	}
+	var cameraID int32
+	err := t.QueryRowContext(t.ctx, `DELETE FROM stream WHERE id = ? RETURNING camera_id`, id).Scan(&cameraID)
+	if err == nil {
+		_, err = t.ExecContext(t.ctx, `DELETE FROM camera WHERE id = ?1 AND deleted = 1
+			AND NOT EXISTS (SELECT 1 FROM stream WHERE camera_id = ?1)`, cameraID)
+	}
+	return err
 }
 
 func (t *tx) insertDir(r *Dir, k *known) error {

@@ -30,38 +30,103 @@ func TestStreamIDsNeverComeBack(t *testing.T) {
 	}
 }
 
-func TestDeletedCameraLeavesGarbage(t *testing.T) {
+// A deleted camera is out of sight at once, and what it had can be given again;
+// its recordings go with later flushes, and what is left with the last of them.
+func TestDeletedCameraGoesByAndBy(t *testing.T) {
 	h := newHouse(t)
 	h.add(h.main, 0, 3)
 	h.add(h.sub, 0, 2)
+	h.flushGaps(h.gap(h.main, 4, 5, "unreachable"))
 	other := h.addCamera("other")
 	h.add(other.Streams[0], 0, 1)
+	h.changeUsers(AccessChange{Users: []User{{Name: "ben", PasswordHash: "x", Cameras: map[int32]uint8{h.front.ID: 1}}}})
 	unborn := Garbage{h.main.DirID, CompositeID(h.main.ID, 3)} // a file without a row
 	h.must(h.ApplyConfig(t.Context(), &Change{DeleteCameras: []int32{h.front.ID}, Garbage: []Garbage{unborn}}))
-
-	want := []Garbage{
-		{h.main.DirID, CompositeID(h.main.ID, 0)}, {h.main.DirID, CompositeID(h.main.ID, 1)}, {h.main.DirID, CompositeID(h.main.ID, 2)}, unborn,
-		{h.sub.DirID, CompositeID(h.sub.ID, 0)}, {h.sub.DirID, CompositeID(h.sub.ID, 1)},
+	h.must(h.ApplyConfig(t.Context(), &Change{Cameras: []CameraChange{{Camera: Camera{Name: "front", UUID: h.front.UUID},
+		Streams: []Stream{{Type: "main", DirID: h.dirs[0].ID}}}}}))
+	for range 2 {
+		s := h.state()
+		if diff := cmp.Diff([]Garbage{unborn}, s.Garbage); diff != "" {
+			t.Error(diff)
+		}
+		if len(s.Cameras) != 2 || s.Cameras[0].Name != "front" || s.Cameras[1].Name != "other" || len(s.Streams) != 3 {
+			t.Errorf("cameras %v, streams %v", s.Cameras, s.Streams)
+		}
+		if len(s.Deleted) != 2 || s.Deleted[0].ID != h.main.ID || s.Deleted[0].Recordings != 3 || s.Deleted[0].Record || s.Deleted[0].URL != "" {
+			t.Fatalf("deleted %+v", s.Deleted)
+		}
+		if users, _ := h.access(); len(users) != 1 || len(users[0].Cameras) != 0 {
+			t.Errorf("users %+v", users)
+		}
+		r := h.recording(h.main, 4)
+		if err := h.Check(&r); !errors.Is(err, ErrNotFound) {
+			t.Errorf("check of a recording of a deleted stream: got %v, expected %v", err, ErrNotFound)
+		}
+		g := h.gap(h.main, 8, 9, "other")
+		if err := h.CheckGap(&g); !errors.Is(err, ErrNotFound) {
+			t.Errorf("check of a gap of a deleted stream: got %v, expected %v", err, ErrNotFound)
+		}
+		for _, c := range []Change{{DeleteStreams: []int32{h.main.ID}}, {DeleteCameras: []int32{h.front.ID}}} {
+			if err := h.ApplyConfig(t.Context(), &c); !errors.Is(err, ErrNotFound) {
+				t.Errorf("deleted again: %v", err)
+			}
+		}
+		h.sane()
+		h.reopen()
 	}
+	if err := h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Gone: []int32{h.main.ID}}); err == nil {
+		t.Error("a stream goes before its recordings")
+	}
+	if err := h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Gone: []int32{other.Streams[0].ID}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a stream goes that is not deleted: %v", err)
+	}
+	ids := func(s Stream, numbers ...int32) (list []int64) {
+		for _, no := range numbers {
+			list = append(list, CompositeID(s.ID, no))
+		}
+		return list
+	}
+	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Delete: ids(h.main, 0, 1)}))
+	h.sane()
+	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Delete: ids(h.main, 2), Gone: []int32{h.main.ID}}))
+	h.sane()
+	if s := h.state(); len(s.Deleted) != 1 || s.Deleted[0].ID != h.sub.ID {
+		t.Errorf("deleted %+v", s.Deleted)
+	}
+	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Delete: ids(h.sub, 0, 1), Gone: []int32{h.sub.ID}}))
 	s := h.state()
-	if diff := cmp.Diff(want, s.Garbage); diff != "" {
-		t.Error(diff)
+	if len(s.Deleted) != 0 || len(s.Garbage) != 6 {
+		t.Errorf("deleted %+v, garbage %v", s.Deleted, s.Garbage)
 	}
-	if len(s.Cameras) != 1 || s.Cameras[0].Name != "other" || len(s.Streams) != 2 {
-		t.Errorf("cameras %v, streams %v", s.Cameras, s.Streams)
+	if rows := h.rows("camera", "gap"); len(rows) != 2 {
+		t.Errorf("rows are left: %v", rows)
+	}
+	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Collected: s.Garbage}))
+	if got := h.state().Garbage; len(got) != 0 {
+		t.Errorf("garbage %v", got)
 	}
 	if diff := cmp.Diff([]int32{0}, h.numbers(other.Streams[0])); diff != "" {
 		t.Error(diff)
 	}
 	h.sane()
-	r := h.recording(h.main, 4)
-	if err := h.Check(&r); !errors.Is(err, ErrNotFound) {
-		t.Errorf("check of a recording of a deleted stream: got %v, expected %v", err, ErrNotFound)
+}
+
+// A stream that is deleted alone makes way for another of its type at once.
+func TestDeletedStreamMakesWay(t *testing.T) {
+	h := newHouse(t)
+	h.add(h.sub, 0, 2)
+	h.must(h.ApplyConfig(t.Context(), &Change{DeleteStreams: []int32{h.sub.ID},
+		Cameras: []CameraChange{{Camera: h.front, Streams: []Stream{{Type: "sub", DirID: h.dirs[0].ID}}}}}))
+	s := h.state()
+	if len(s.Cameras) != 1 || len(s.Streams) != 2 || len(s.Deleted) != 1 || s.Deleted[0].ID != h.sub.ID {
+		t.Errorf("cameras %v, streams %v, deleted %v", s.Cameras, s.Streams, s.Deleted)
 	}
-	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Collected: want}))
-	if got := h.state().Garbage; len(got) != 0 {
-		t.Errorf("garbage %v", got)
+	h.sane()
+	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Delete: []int64{CompositeID(h.sub.ID, 0), CompositeID(h.sub.ID, 1)}, Gone: []int32{h.sub.ID}}))
+	if rows := h.rows("camera"); len(rows) != 1 {
+		t.Errorf("cameras: %v", rows)
 	}
+	h.sane()
 }
 
 // A sample directory goes with its garbage rows, and not while anything is in it.

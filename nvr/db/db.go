@@ -41,7 +41,7 @@ import (
 
 const (
 	applicationID = 0x48466473 // "HFds"
-	schemaVersion = 5
+	schemaVersion = 6
 
 	// walSize is how much of the write-ahead log stays allocated, so that a
 	// full disk cannot stop the deletes that would make room

@@ -38,6 +38,10 @@ type Batch struct {
 	// Delete are recordings that become garbage.
 	Delete []int64
 
+	// Gone are deleted streams of which Delete leaves nothing. Their rows go, with
+	// their gaps, and the camera with its last one.
+	Gone []int32
+
 	// Discard are files that never became recordings and become garbage at
 	// once. One that is garbage already stays so.
 	Discard []Garbage
@@ -143,6 +147,9 @@ func (d *DB) Flush(ctx context.Context, b *Batch) error {
 		k.nextNo = s.NextNo
 		d.known.streams[s.ID] = k
 	}
+	for _, id := range b.Gone {
+		delete(d.known.streams, id)
+	}
 	for _, e := range b.Entries {
 		d.known.entries(e.Kind)[e.ID] = true
 	}
@@ -204,6 +211,11 @@ func (d *DB) checkBatch(b *Batch) error {
 			return k.recordingError("insert", r.ID, err)
 		}
 		last[streamID] = no
+	}
+	for _, id := range b.Gone {
+		if s, ok := k.streams[id]; !ok || !s.deleted {
+			return fmt.Errorf("%s goes: as a deleted stream it is %w", k.streamName(id), ErrNotFound)
+		}
 	}
 	for i := range b.Gaps {
 		if err := k.checkGap(&b.Gaps[i]); err != nil {
@@ -362,6 +374,11 @@ func (t *tx) flush(b *Batch) error {
 	for id, c := range maps.All(change) {
 		if err := t.exec(w.addTotals, c.recordings, c.bytes, c.fsBytes, c.wall, id); err != nil {
 			return fmt.Errorf("update totals of %s: %w", k.streamName(id), err)
+		}
+	}
+	for _, id := range b.Gone {
+		if err := t.dropStream(id); err != nil {
+			return k.recordingError("delete", CompositeID(id, 0), err)
 		}
 	}
 	if err := t.discard(b.Discard); err != nil {

@@ -38,8 +38,8 @@ func (d *DB) CheckGap(g *Gap) error {
 }
 
 func (k *known) checkGap(g *Gap) error {
-	switch _, ok := k.streams[g.StreamID]; {
-	case !ok:
+	switch s, ok := k.streams[g.StreamID]; {
+	case !ok || s.deleted:
 		return fmt.Errorf("stream %d: %w", g.StreamID, ErrNotFound)
 	case g.Start <= 0:
 		return fmt.Errorf("start time %d is not after 1970", int64(g.Start))

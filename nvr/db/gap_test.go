@@ -36,6 +36,7 @@ func TestAdjoiningGapsOfOneCauseAreOne(t *testing.T) {
 		t.Errorf("last gap ends at %v, %v", end, ok)
 	}
 	h.must(h.ApplyConfig(t.Context(), &Change{DeleteCameras: []int32{h.front.ID}}))
+	h.must(h.Flush(t.Context(), &Batch{OpenID: h.open.ID, Gone: []int32{h.main.ID, h.sub.ID}}))
 	var n int
 	h.must(h.reader.QueryRow(`SELECT count(*) FROM gap`).Scan(&n))
 	if n != 0 {

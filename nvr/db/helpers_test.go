@@ -89,7 +89,8 @@ func (h *house) sane() {
 	for _, f := range found {
 		h.t.Errorf("integrity: %s", f)
 	}
-	for _, s := range h.state().Streams {
+	state := h.state()
+	for _, s := range slices.Concat(state.Streams, state.Deleted) {
 		var n int32
 		var bytes, fsBytes int64
 		var wall media.Duration

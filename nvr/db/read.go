@@ -219,12 +219,23 @@ func (d *DB) State(ctx context.Context) (*State, error) {
 	}
 	defer t.Rollback()
 	s, err := readState(ctx, t)
+	if err == nil {
+		err = query(ctx, t, `SELECT dir_id, composite_id FROM garbage ORDER BY dir_id, composite_id`, nil,
+			func(scan func(...any) error) error {
+				var r Garbage
+				err := scan(&r.DirID, &r.ID)
+				s.Garbage = append(s.Garbage, r)
+				return err
+			})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", d.readError(err))
 	}
 	d.openPasswords(s)
 	return s, nil
 }
+
+// readState reads all of the state but the garbage, of which there may be much.
 
 func readState(ctx context.Context, t *sql.Tx) (*State, error) {
 	s := new(State)
@@ -240,22 +251,28 @@ func readState(ctx context.Context, t *sql.Tx) (*State, error) {
 				s.Dirs = append(s.Dirs, r)
 				return err
 			}},
-		{`SELECT id, uuid, name, description FROM camera ORDER BY name`,
+		{`SELECT id, uuid, name, description FROM camera WHERE deleted = 0 ORDER BY name`,
 			func(scan func(...any) error) error {
 				var r Camera
 				err := scan(&r.ID, &r.UUID, &r.Name, &r.Description)
 				s.Cameras = append(s.Cameras, r)
 				return err
 			}},
-		{`SELECT id, camera_id, dir_id, type, url, username, transport, record, retain_bytes, flush_if_sec,
+		{`SELECT s.id, camera_id, dir_id, type, url, username, transport, record, retain_bytes, flush_if_sec,
 			cum_recordings, cum_media_duration_90k, cum_runs,
-			total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k, coalesce(retain_days, 0), owed_from_90k, sealed_password FROM stream ORDER BY id`,
+			total_recordings, total_file_bytes, total_fs_bytes, total_wall_duration_90k, coalesce(retain_days, 0), owed_from_90k, sealed_password,
+			c.deleted FROM stream s JOIN camera c ON c.id = s.camera_id ORDER BY s.id`,
 			func(scan func(...any) error) error {
 				var r Stream
 				var sealed []byte
+				var deleted bool
 				err := scan(&r.ID, &r.CameraID, &r.DirID, &r.Type, &r.URL, &r.Username, &r.Transport, &r.Record,
 					&r.RetainBytes, &r.FlushIfSec, &r.NextNo, &r.CumMedia, &r.CumRuns,
-					&r.Recordings, &r.Bytes, &r.FSBytes, &r.Duration, &r.RetainDays, &r.OwedFrom, &sealed)
+					&r.Recordings, &r.Bytes, &r.FSBytes, &r.Duration, &r.RetainDays, &r.OwedFrom, &sealed, &deleted)
+				if deleted {
+					s.Deleted = append(s.Deleted, r)
+					return err
+				}
 				s.sealed = append(s.sealed, sealed)
 				s.Streams = append(s.Streams, r)
 				return err
@@ -272,13 +289,6 @@ func readState(ctx context.Context, t *sql.Tx) (*State, error) {
 				r := SampleEntry{SampleEntry: media.SampleEntry{Kind: media.Audio}}
 				err := scan(&r.ID, &r.Format, &r.Codec, &r.Timescale, &r.Config, &r.Channels, &r.SampleRate)
 				s.Entries = append(s.Entries, r)
-				return err
-			}},
-		{`SELECT dir_id, composite_id FROM garbage ORDER BY dir_id, composite_id`,
-			func(scan func(...any) error) error {
-				var r Garbage
-				err := scan(&r.DirID, &r.ID)
-				s.Garbage = append(s.Garbage, r)
 				return err
 			}},
 	} {
@@ -311,6 +321,11 @@ func (d *DB) readKnown(ctx context.Context) (known, error) {
 	for _, r := range s.Streams {
 		k.streams[r.ID] = knownStream{
 			name: k.cameras[r.CameraID] + " " + r.Type, cameraID: r.CameraID, typ: r.Type, nextNo: r.NextNo,
+		}
+	}
+	for _, r := range s.Deleted {
+		k.streams[r.ID] = knownStream{
+			name: "a deleted camera's " + r.Type, cameraID: r.CameraID, typ: r.Type, nextNo: math.MaxInt32, deleted: true,
 		}
 	}
 	for _, r := range s.Entries {

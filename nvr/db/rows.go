@@ -157,8 +157,9 @@ type State struct {
 	Dirs    []Dir
 	Cameras []Camera      // by name
 	Streams []Stream      // by id
+	Deleted []Stream      // deleted ones that have rows still, by id
 	Entries []SampleEntry // video, then audio, each by id
-	Garbage []Garbage     // by directory and id
+	Garbage []Garbage     // by directory and id; nil from Reconfigure
 
 	sealed [][]byte // passwords of Streams, encrypted
 }

@@ -1,4 +1,4 @@
--- The schema of the recorder's database, version 5. What changes here is a step
+-- The schema of the recorder's database, version 6. What changes here is a step
 -- in upgrade.go, too, and the new version's number stands in db.go.
 --
 -- The database is an index over the sample files; the files are the truth.
@@ -65,10 +65,15 @@ CREATE TABLE camera (
   id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 2147483647),
   uuid TEXT NOT NULL UNIQUE CHECK (octet_length(uuid) = 36),
   name TEXT NOT NULL UNIQUE CHECK (name != ''),
-  description TEXT NOT NULL
+  description TEXT NOT NULL,
+
+  -- 1: it is deleted, and goes with the last row of its streams (storage.md,
+  -- Deleted cameras). It has a name and a uuid then that no other can have.
+  deleted INTEGER NOT NULL DEFAULT 0 CHECK (deleted IN (0, 1))
 ) STRICT;
 
--- One stream of a camera.
+-- One stream of a camera. One that is deleted alone is of a camera that is
+-- deleted, and was made for that.
 CREATE TABLE stream (
   id INTEGER PRIMARY KEY AUTOINCREMENT CHECK (id BETWEEN 1 AND 2147483647),
   camera_id INTEGER NOT NULL REFERENCES camera (id),
@@ -343,7 +348,11 @@ CREATE TABLE user (
   rights INTEGER NOT NULL CHECK (rights BETWEEN 0 AND 7),
 
   created_time_90k INTEGER NOT NULL,
-  password_time_90k INTEGER NOT NULL  -- when the password was last set
+  password_time_90k INTEGER NOT NULL,  -- when the password was last set
+
+  -- A JSON object that the user's clients keep for themselves.
+  preferences TEXT NOT NULL DEFAULT '{}'
+    CHECK (octet_length(preferences) <= 16384 AND json_valid(preferences) AND json_type(preferences) = 'object')
 ) STRICT;
 
 -- What a user may see of one camera beside that, by the same numbers.

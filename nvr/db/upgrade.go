@@ -53,6 +53,7 @@ func upgrades() []upgrade {
 		{notes: "passwords of cameras encrypted", sql: upgrade4, then: sealPasswords, last: dropPasswords},
 		// On version 4 the upgrade goes on with this, however often it is killed in it.
 		{notes: "passwords in clear overwritten", first: (*DB).overwrite},
+		{notes: "deleted cameras go by and by, preferences of users", sql: upgrade6},
 	}
 }
 

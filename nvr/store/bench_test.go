@@ -2,9 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -110,6 +112,49 @@ func fillBig(dir string, n int32, every media.Duration) error {
 		}
 	}
 	return d.Close()
+}
+
+// The promise is that nobody waits long for the lock of flushes while cameras with
+// 100,000 recordings are deleted: the longest wait for it is told.
+func BenchmarkDeletedCameras(b *testing.B) {
+	ctx := b.Context()
+	var longest time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		dir := b.TempDir()
+		if err := fillBig(dir, 100_000/bigStreams, media.Minute); err != nil {
+			b.Fatal(err)
+		}
+		s, err := Open(ctx, bigConfig(dir))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		deleted := make(chan error, 1)
+		go func() {
+			var err error
+			for _, c := range s.Cameras() {
+				err = errors.Join(err, s.DeleteCamera(ctx, c.UUID))
+			}
+			deleted <- err
+		}()
+		for left := 1; left > 0 || len(s.Cameras()) > 0; runtime.Gosched() {
+			asked := time.Now()
+			s.flushing.Lock()
+			longest = max(longest, time.Since(asked))
+			left = len(s.going)
+			s.flushing.Unlock()
+		}
+		if err := <-deleted; err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := s.Close(ctx); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(longest.Milliseconds()), "ms/longest-wait")
 }
 
 // The promise is: ready in < 2 s with a million recordings. Each start adds an

@@ -175,12 +175,13 @@ func (c *checker) run(ctx context.Context) error {
 		return fmt.Errorf("nothing is repaired: %w", errDoubt)
 	}
 	total := 0
-	for i := range c.state.Streams {
-		total += int(c.state.Streams[i].Recordings)
+	withRows := slices.Concat(c.state.Streams, c.state.Deleted)
+	for i := range withRows {
+		total += int(withRows[i].Recordings)
 	}
 	c.cfg.Progress(CheckProgress{TotalRows: total})
-	for i := range c.state.Streams {
-		if err := c.stream(ctx, &c.state.Streams[i], total); err != nil {
+	for i := range withRows {
+		if err := c.stream(ctx, &withRows[i], total); err != nil {
 			return err
 		}
 	}

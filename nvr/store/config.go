@@ -459,8 +459,13 @@ func (s *Store) put(ctx context.Context, cameras []placed, list string) error {
 	if err := s.apply(ctx, &change, moved); err != nil {
 		return err
 	}
-	// A limit that was lowered holds from now on. The change itself is made,
-	// whether or not the disk has room for that.
+	return s.flushChange(ctx)
+}
+
+// flushChange does what a change of the configuration calls for: a limit that was
+// lowered holds from now on, and what was deleted begins to go. The change itself is
+// made, whether or not the disk has room for that. The caller holds flushing.
+func (s *Store) flushChange(ctx context.Context) error {
 	err := s.flushLocked(ctx, whyChanged)
 	switch {
 	case errors.Is(err, ErrPoisoned) || s.poisoned.Load():
@@ -544,6 +549,7 @@ func (s *Store) take(state *db.State) {
 	defer s.mu.Unlock()
 	was := s.configured()
 	s.build(state)
+	s.takeGoing(state.Deleted)
 	s.tellConfigured(was, s.configured())
 	close(s.changed)
 	s.changed = make(chan struct{})
@@ -553,8 +559,9 @@ func (s *Store) take(state *db.State) {
 // knows nothing: those of two days, twice as old as a copy of the database.
 const mostLeft = 2 * 24 * 60
 
-// DeleteCamera removes a camera and all its footage: the rows at once, the
-// files soon after. Its runs end with ErrRemoved.
+// DeleteCamera removes a camera: nobody sees it from now on, and its name can be
+// given again. Its footage goes by and by, some with each flush. Its runs end with
+// ErrRemoved.
 func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
@@ -565,7 +572,7 @@ func (s *Store) DeleteCamera(ctx context.Context, uuid string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.apply(context.WithoutCancel(ctx), &db.Change{DeleteCameras: []int32{c.ID}}, c.Streams)
+	return s.delete(context.WithoutCancel(ctx), &db.Change{DeleteCameras: []int32{c.ID}}, c.Streams)
 }
 
 // DeleteStream removes a stream of a camera as DeleteCamera removes all. A
@@ -583,7 +590,15 @@ func (s *Store) DeleteStream(ctx context.Context, uuid, typ string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.apply(context.WithoutCancel(ctx), &db.Change{}, []*Stream{c.Stream(typ)})
+	return s.delete(context.WithoutCancel(ctx), &db.Change{}, []*Stream{c.Stream(typ)})
+}
+
+// delete makes a change that deletes, and begins with what it deletes.
+func (s *Store) delete(ctx context.Context, change *db.Change, gone []*Stream) error {
+	if err := s.apply(ctx, change, gone); err != nil {
+		return err
+	}
+	return s.flushChange(ctx)
 }
 
 // apply makes a change of the configuration, which the caller brings to its end
@@ -626,9 +641,7 @@ func (s *Store) apply(ctx context.Context, change *db.Change, gone []*Stream) er
 		}
 		return s.verdict(err)
 	}
-	deleted := make(map[int32]bool)
 	for _, st := range gone {
-		deleted[st.id] = true
 		st.mu.Lock()
 		st.unsynced(-st.unsyncedBytes)
 		st.undurable.Store(0)
@@ -639,10 +652,6 @@ func (s *Store) apply(ctx context.Context, change *db.Change, gone []*Stream) er
 		st.mu.Unlock()
 	}
 	s.take(state)
-	for _, g := range state.Garbage {
-		if id, _ := db.SplitID(g.ID); deleted[id] {
-			s.discard([]db.Garbage{g})
-		}
-	}
+	s.discard(change.Garbage)
 	return nil
 }

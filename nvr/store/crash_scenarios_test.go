@@ -25,6 +25,7 @@ type scenario struct {
 	unset   bool        // the clock is not set at first
 	old     bool        // the life before was one of the first version
 	beside  bool        // what the life before left is adopted while this one records
+	few     int         // the most that a flush deletes; 0: as usual
 	live    func(*life)
 }
 
@@ -49,7 +50,7 @@ func (sc *scenario) at() time.Time {
 
 // run lives a scenario and lets the power fail everywhere in it.
 func (sc *scenario) run(t *testing.T, seed uint64) *crash {
-	c := &crash{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), seen: make(map[state]*found), beside: sc.beside}
+	c := &crash{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), seen: make(map[state]*found), beside: sc.beside, few: sc.few}
 	var before *life
 	if sc.prepare != nil {
 		synctest.Test(t, func(t *testing.T) {
@@ -89,6 +90,9 @@ func (sc *scenario) run(t *testing.T, seed uint64) *crash {
 			l.known = m.known
 		}
 		l.hook, l.unset, l.old = sc.hook, sc.unset, sc.old
+		if sc.few > 0 {
+			l.hook = func(cfg *Config) { cfg.mostDeletions = sc.few }
+		}
 		l.watch()
 		l.mustOpen()
 		if before != nil && !sc.beside {
@@ -221,7 +225,7 @@ var scenarios = []scenario{
 		}
 		both.Wait()
 	}, live: func(l *life) {
-		if n := strings.Count(l.log.String(), "upgraded database"); n != 4 {
+		if n := strings.Count(l.log.String(), "upgraded database"); n != 5 {
 			l.Errorf("the database was upgraded by %d versions", n)
 		}
 		const header = 32 // of the log; it is overwritten first, and alone
@@ -456,7 +460,7 @@ var scenarios = []scenario{
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
 	}},
-	{name: "camera deleted", live: func(l *life) {
+	{name: "camera deleted", few: 2, live: func(l *life) {
 		front, back := l.put(settings("front", 24<<10, 4, true)), l.put(settings("back", plenty, 10, false))
 		f, g, h := l.play(front.Stream("main"), 0), l.play(front.Stream("sub"), 0), l.play(back.Stream("main"), 0)
 		var all sync.WaitGroup

@@ -315,6 +315,7 @@ func (f *dbFiles) version1(t *testing.T) *dbFiles {
 	}
 	p.SetMaxOpenConns(1)
 	for _, q := range []string{
+		`ALTER TABLE camera DROP COLUMN deleted`,                                                                            // version 6; the column of user goes with that
 		`ALTER TABLE stream DROP COLUMN sealed_password`, `ALTER TABLE stream ADD COLUMN password TEXT NOT NULL DEFAULT ''`, // versions 4 and 5
 		`DROP TABLE user_camera`, `DROP TABLE user_session`, `DROP TABLE user`, // version 3
 		`DROP TABLE span`, `DROP TABLE gap`,
@@ -671,6 +672,9 @@ func (l *life) goOn(from int) {
 	if err != nil {
 		l.Fatal(err)
 	}
+	if len(state.Deleted) > 0 {
+		l.Errorf("deleted streams are left: %+v", state.Deleted)
+	}
 	if len(state.Garbage) > 0 {
 		l.Errorf("%d garbage rows are left: %v", len(state.Garbage), state.Garbage)
 	}
@@ -722,6 +726,7 @@ func (l *life) askSQLite() {
 			(SELECT count(*), ifnull(sum(file_bytes), 0), ifnull(sum(fs_bytes), 0), ifnull(sum(wall_duration_90k), 0)
 			FROM recording WHERE stream_id = stream.id)`,
 		`SELECT group_concat(composite_id) FROM recording JOIN stream ON stream.id = stream_id WHERE composite_id & 0xffffffff >= cum_recordings`,
+		`SELECT group_concat(id) FROM camera WHERE deleted = 1 AND id NOT IN (SELECT camera_id FROM stream)`,
 	} {
 		var bad sql.Null[string]
 		if err := p.QueryRow(q).Scan(&bad); err != nil || bad.Valid {
@@ -741,6 +746,7 @@ type crash struct {
 	hash maphash.Hash
 
 	beside bool // see scenario
+	few    int  // see scenario
 
 	offered int // power cuts; a short run makes few of them
 	cuts    int // power cuts
@@ -925,7 +931,7 @@ func (c *crash) recover(st sampledirtest.State, m *moment, twice bool) (got *fou
 	synctest.Test(c.t, func(t *testing.T) {
 		l := bear(t, st, m.db, m.at)
 		l.unset = c.l.unset
-		l.hook = func(cfg *Config) { cfg.bootID, cfg.beside = boot, beside }
+		l.hook = func(cfg *Config) { cfg.bootID, cfg.beside, cfg.mostDeletions = boot, beside, c.few }
 		if twice {
 			l.known, l.going, l.gone, l.old = m.known, m.going, m.gone, c.l.old
 			l.watch()
@@ -937,6 +943,9 @@ func (c *crash) recover(st sampledirtest.State, m *moment, twice bool) (got *fou
 			}
 		}()
 		l.mustOpen()
+		if c.few > 0 {
+			synctest.Wait() // until all that is deleted is garbage
+		}
 		got = l.survey()
 		if twice {
 			l.mu.Lock()

@@ -295,6 +295,14 @@ func (s *Store) forget(ctx context.Context, id int32) (*directory, error) {
 	case len(by) > 0:
 		return nil, &InUseError{d.path, "it has the recordings of " + strings.Join(by, ", ") + ": delete these streams first"}
 	}
+	if s.goingIn(d) != "" {
+		if err := s.flushLocked(context.WithoutCancel(ctx), "sample directory goes"); err != nil {
+			return nil, err
+		}
+		if why := s.goingIn(d); why != "" {
+			return nil, &InUseError{d.path, why}
+		}
+	}
 	if !d.lost() {
 		if err := s.empty(ctx, d); err != nil && !d.lost() {
 			return nil, err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -157,6 +156,8 @@ func (s *Store) serve(ctx context.Context) {
 				why = "a disk is short of room"
 			case p.no == confPlan:
 				why = whyChanged
+			case p.no == morePlan:
+				why = "more is to be deleted"
 			case p.no == earlierPlan:
 				why = "files of before the start"
 			case p.no >= 0:
@@ -266,7 +267,12 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 			sh.leaveOut(err)
 		}
 	}
-	s.makeRoom(ctx, all)
+	n := 0
+	for _, sh := range all {
+		n += len(sh.del)
+	}
+	drops := s.dropGoing(ctx, n)
+	s.makeRoom(ctx, all, drops)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -285,19 +291,20 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	var shares []*share
 	for again := true; again; {
 		var work bool
-		shares, work = fill(batch, all)
+		shares, work = fill(batch, all, drops)
 		if !work && len(batch.Collected) == 0 && why != whyGaps && why != "stop" {
 			s.tellLeftOut(all)
+			s.tellKept(drops)
 			return nil
 		}
 		err := s.db.Flush(ctx, batch)
-		if again = leaveOutOf(all, err); err != nil && !again {
+		if again = leaveOutOf(all, drops, err); err != nil && !again {
 			s.plans.failed(err)
 			return s.verdict(err)
 		}
 	}
-	if len(batch.Delete) >= mostDeletions {
-		defer s.plan(all[0].st, math.MaxInt32, time.Now()) // there may be more
+	if len(batch.Delete) >= s.cfg.mostDeletions || slices.ContainsFunc(drops, (*drop).goesOn) {
+		defer s.plan(nil, morePlan, time.Now()) // there may be more
 	}
 	saved()
 	s.ballast.keep()
@@ -309,7 +316,9 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	for _, sh := range shares {
 		s.applied(ctx, sh)
 	}
+	s.dropped(drops)
 	s.tellLeftOut(all)
+	s.tellKept(drops)
 	s.log.Info("flushed", "flush", s.flushes, "why", why, "added", ids(batch.Add, func(r *db.NewRecording) int64 { return r.ID }),
 		"deleted", ids(batch.Delete, func(id *int64) int64 { return *id }),
 		"collected", ids(batch.Collected, func(g *db.Garbage) int64 { return g.ID }), "took", time.Since(began).Round(time.Microsecond))
@@ -319,8 +328,17 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 // fill puts the shares of streams into a batch, in the place of what an earlier try
 // has put there. It returns those that have anything, and whether that is worth a
 // commit.
-func fill(batch *db.Batch, all []*share) (shares []*share, work bool) {
-	batch.Streams, batch.Add, batch.Gaps, batch.Delete, batch.Discard = nil, nil, nil, nil, nil
+func fill(batch *db.Batch, all []*share, drops []*drop) (shares []*share, work bool) {
+	batch.Streams, batch.Add, batch.Gaps, batch.Delete, batch.Gone, batch.Discard = nil, nil, nil, nil, nil, nil
+	for _, d := range drops {
+		for _, g := range d.del {
+			batch.Delete = append(batch.Delete, g.ID)
+		}
+		if d.gone {
+			batch.Gone = append(batch.Gone, d.g.id)
+		}
+		work = work || d.gone || len(d.del) > 0
+	}
 	for _, sh := range all {
 		if len(sh.recs) == 0 && len(sh.del) == 0 && len(sh.gaps) == 0 {
 			continue
@@ -349,13 +367,20 @@ func (sh *share) leaveOut(err error) {
 
 // leaveOutOf leaves the deletions of a stream out when they are why the database
 // refuses the batch, and reports that.
-func leaveOutOf(all []*share, err error) bool {
+func leaveOutOf(all []*share, drops []*drop, err error) bool {
 	bad, ok := errors.AsType[*db.RecordingError](err)
 	if !ok || bad.Op != "delete" || db.Poisoned(err) || db.Full(err) {
 		return false
 	}
+	id, _ := db.SplitID(bad.ID)
+	for _, d := range drops {
+		if d.g.id == id && d.leftOut == nil {
+			d.leaveOut(err)
+			return true
+		}
+	}
 	for _, sh := range all {
-		if id, _ := db.SplitID(bad.ID); sh.st.id == id && len(sh.del) > 0 {
+		if sh.st.id == id && len(sh.del) > 0 {
 			sh.leaveOut(err)
 			d := sh.st.dir
 			d.mu.Lock()
@@ -392,7 +417,7 @@ func (s *Store) tellLeftOut(all []*share) {
 
 // overdue reports whether the last flush had to leave something out.
 func (s *Store) overdue() bool {
-	return slices.ContainsFunc(s.allStreams(), func(st *Stream) bool {
+	return s.kept.Load() || slices.ContainsFunc(s.allStreams(), func(st *Stream) bool {
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		return st.overdue != ""
@@ -493,10 +518,6 @@ func (rec *recording) row() db.NewRecording {
 	return r
 }
 
-// mostDeletions bounds what one flush deletes, so that no transaction takes
-// long. The next flush goes on.
-const mostDeletions = 2000
-
 // retain chooses what has to go so that the stream keeps within its bytes and
 // its days: its oldest recordings, each once (R25 to R29). What this flush adds
 // counts.
@@ -517,7 +538,7 @@ func (s *Store) retain(ctx context.Context, sh *share) error {
 	now, running := s.wall(), media.DurationOf(time.Since(s.opened))
 	return s.db.RecordingsByNo(ctx, st.id, 0, upTo, func(r *db.Recording) error {
 		tooOld := days > 0 && s.ages.Load().least(r, s.open.ID, now, running) > days
-		if over <= 0 && !tooOld || len(sh.del) >= mostDeletions {
+		if over <= 0 && !tooOld || len(sh.del) >= s.cfg.mostDeletions {
 			return db.ErrStop
 		}
 		sh.del = append(sh.del, db.Garbage{DirID: r.DirID, ID: r.ID})

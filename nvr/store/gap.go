@@ -281,6 +281,7 @@ const (
 	roomPlan    = -2 // room on a disk
 	confPlan    = -3 // a changed configuration
 	earlierPlan = -4 // files of before the start that were adopted
+	morePlan    = -5 // more to delete than one flush does
 )
 
 // gapsEvery is how often time without a recording is written down. Whoever

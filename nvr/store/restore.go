@@ -143,7 +143,7 @@ func readEnds(ctx context.Context, d *db.DB) error {
 	if err != nil {
 		return err
 	}
-	for _, st := range state.Streams {
+	for _, st := range slices.Concat(state.Streams, state.Deleted) {
 		if _, _, _, err := d.Range(ctx, st.ID); err != nil {
 			return err
 		}
@@ -355,7 +355,7 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 		for _, id := range ids {
 			streamID, _ := db.SplitID(id)
 			m.LastStream = max(m.LastStream, streamID)
-			if !slices.ContainsFunc(state.Streams, func(st db.Stream) bool { return st.ID == streamID }) {
+			if !slices.ContainsFunc(slices.Concat(state.Streams, state.Deleted), func(st db.Stream) bool { return st.ID == streamID }) {
 				unknown[streamID] = true
 			}
 		}

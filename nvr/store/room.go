@@ -151,9 +151,9 @@ const (
 
 // makeRoom adds to a flush what has to go so that every disk keeps its floor
 // free until the next one: of its directories the oldest recordings, whichever
-// stream they are of. What is garbage already, and what goes by the limits of
-// streams, counts as free.
-func (s *Store) makeRoom(ctx context.Context, all []*share) {
+// stream they are of. What is garbage already, what goes by the limits of
+// streams, and what deleted cameras have counts as free.
+func (s *Store) makeRoom(ctx context.Context, all []*share, drops []*drop) {
 	for _, dirs := range s.disks() {
 		var shares []*share
 		for _, sh := range all {
@@ -161,7 +161,7 @@ func (s *Store) makeRoom(ctx context.Context, all []*share) {
 				shares = append(shares, sh)
 			}
 		}
-		need := s.needs(dirs, shares)
+		need := s.needs(dirs, shares) - freed(drops, dirs)
 		if need <= 0 {
 			continue
 		}
@@ -269,7 +269,7 @@ func (s *Store) dropOldest(ctx context.Context, shares []*share, need int64) (n 
 			queues = append(queues, q)
 		}
 	}
-	for ; need > 0 && n < mostDeletions; n++ {
+	for ; need > 0 && n < s.cfg.mostDeletions; n++ {
 		var first *oldest
 		for _, q := range queues {
 			if err := q.fill(ctx, s.db); err != nil {

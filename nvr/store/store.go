@@ -94,6 +94,10 @@ type Config struct {
 	// noBallast spares tests that open thousands of stores its file.
 	noBallast bool
 
+	// mostDeletions bounds what one flush deletes, so that no transaction takes
+	// long; the next flush goes on. 0 is 2000: tests have few recordings.
+	mostDeletions int
+
 	// openDB opens the database; tests put faults below it.
 	openDB func(context.Context, db.Config) (*db.DB, error)
 }
@@ -122,8 +126,10 @@ type Store struct {
 	ballast ballast
 	sound   time.Time // when a copy was damaged and the database was not; of the goroutine of backups
 
-	flushing sync.Mutex // held by a flush and by a change of configuration
-	flushes  int64      // guarded by flushing
+	flushing sync.Mutex  // held by a flush and by a change of configuration
+	flushes  int64       // guarded by flushing
+	going    []*going    // deleted streams that have rows still; guarded by flushing
+	kept     atomic.Bool // the last flush left a deleted stream out
 
 	mu      sync.RWMutex // guards what follows; taken after flushing
 	cameras []*Camera    // by name
@@ -178,6 +184,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	if cfg.beside == (besideLimits{}) {
 		cfg.beside = usualLimits
+	}
+	if cfg.mostDeletions == 0 {
+		cfg.mostDeletions = 2000
 	}
 	if cfg.openDB == nil {
 		cfg.openDB = db.Open
@@ -291,6 +300,7 @@ func (s *Store) load(ctx context.Context) error {
 		return err
 	}
 	s.build(state)
+	s.takeGoing(state.Deleted)
 	s.discard(state.Garbage)
 	for _, st := range s.allStreams() {
 		if st.first, st.last, _, err = s.db.Range(ctx, st.id); err != nil {

@@ -39,11 +39,12 @@ func TestUpgradeSaysWhatItDid(t *testing.T) {
 	code, out, log := run("-data", dir)
 	want := `^upgraded to version 2 in \S+: gaps, spans, retention by days\nthe database as it was: ` + regexp.QuoteMeta(filepath.Join(dir, "db.v1")) +
 		`, for a week\nupgraded to version 3 in \S+: users, sessions, tokens\n` +
-		`upgraded to version 4 in \S+: passwords of cameras encrypted\nupgraded to version 5 in \S+: passwords in clear overwritten\n$`
+		`upgraded to version 4 in \S+: passwords of cameras encrypted\nupgraded to version 5 in \S+: passwords in clear overwritten\n` +
+		`upgraded to version 6 in \S+: deleted cameras go by and by, preferences of users\n$`
 	if code != 0 || !regexp.MustCompile(want).MatchString(out) || log != "" {
 		t.Errorf("code %d, %q, log %q", code, out, log)
 	}
-	if code, out, log = run("-data", dir); code != 0 || out != "the database has version 5, which is that of this program\n" || log != "" {
+	if code, out, log = run("-data", dir); code != 0 || out != "the database has version 6, which is that of this program\n" || log != "" {
 		t.Errorf("a second time: code %d, %q, log %q", code, out, log)
 	}
 	none := t.TempDir()
