@@ -1213,6 +1213,18 @@ var mutants = []mutant{{
 	new:    "if false {",
 	test:   "TestSlowBodyOfAnEndedSessionChangesNothing",
 }, {
+	breaks: "preferences come back as their client did not write them last",
+	file:   "nvr/access/preferences.go",
+	old:    "one, err := json.Marshal(object)",
+	new:    "one, err := text, error(nil)",
+	test:   "TestPreferencesOfTheDialect",
+}, {
+	breaks: "preferences too deep for the database end its change",
+	file:   "nvr/access/preferences.go",
+	old:    "if deeper(object, deepestPreference) {",
+	new:    "if false {",
+	test:   "TestPreferencesOfTheDialect",
+}, {
 	breaks: "live video goes on when its session has ended",
 	file:   "nvr/web/caller.go",
 	old:    "func() { cancel(errSignedOut) }",
@@ -1464,7 +1476,7 @@ var mutants = []mutant{{
 }, {
 	breaks: "the log keeps passwords in clear",
 	file:   "nvr/db/overwrite.go",
-	old:    "if err := overwriteLog(d.path+\"-wal\", cfg.at); err != nil {",
+	old:    "if err := overwriteLog(d.path+\"-wal\", at); err != nil {",
 	new:    "if err := error(nil); err != nil {",
 	test:   "TestUpgradeOverwritesPasswordsInClear",
 }, {

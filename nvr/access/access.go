@@ -102,6 +102,8 @@ type Subject struct {
 	SessionID int32
 	Token     bool // a program's, not a browser's
 
+	Preferences Preferences // of the user
+
 	everybody Rights // what any caller may
 	admin     bool
 	rights    Rights

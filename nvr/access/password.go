@@ -24,7 +24,8 @@ var usualCost = cost{19456, 2}
 const (
 	saltBytes, keyBytes = 16, 32
 
-	leastPassword = 8   // characters
+	// LeastPassword is how short a password can be, characters.
+	LeastPassword = 8   // characters
 	mostPassword  = 256 // bytes
 )
 
@@ -115,8 +116,8 @@ func checkPassword(name, password string) error {
 	switch {
 	case !utf8.ValidString(password):
 		return &InvalidError{"the password is not text"}
-	case utf8.RuneCountInString(password) < leastPassword:
-		return &InvalidError{fmt.Sprintf("the password is shorter than %d characters", leastPassword)}
+	case utf8.RuneCountInString(password) < LeastPassword:
+		return &InvalidError{fmt.Sprintf("the password is shorter than %d characters", LeastPassword)}
 	case len(password) > mostPassword:
 		return &InvalidError{fmt.Sprintf("the password is longer than %d bytes", mostPassword)}
 	case strings.EqualFold(password, name):

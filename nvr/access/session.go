@@ -212,7 +212,7 @@ func (a *Access) subjectOf(s *session) Subject {
 		cameras[id] = Rights(r)
 	}
 	return Subject{
-		UserID: u.ID, Name: u.Name, SessionID: s.ID, Token: s.Token,
+		UserID: u.ID, Name: u.Name, SessionID: s.ID, Token: s.Token, Preferences: Preferences(u.Preferences),
 		everybody: a.cfg.Everybody, admin: u.Admin, rights: Rights(u.Rights), cameras: cameras, scope: Rights(s.Scope), session: s,
 	}
 }

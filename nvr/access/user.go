@@ -18,6 +18,8 @@ type User struct {
 	Password bool // there is one
 	Rights   Rights
 	Cameras  map[int32]Rights
+
+	Preferences Preferences
 }
 
 // UserChange is what changes of a user; what is nil stays.
@@ -28,6 +30,8 @@ type UserChange struct {
 	Disabled *bool
 	Rights   *Rights
 	Cameras  map[int32]Rights
+
+	Preferences *Preferences
 
 	// If is what must hold of the user until now, else nothing changes: a
 	// *PreconditionError. Who changes the own password must give it there.
@@ -92,6 +96,7 @@ func userOf(u *db.User) User {
 	out := User{
 		ID: u.ID, Name: u.Name, Admin: u.Admin, Disabled: u.Disabled, Password: u.PasswordHash != "",
 		Rights: Rights(u.Rights), Cameras: make(map[int32]Rights, len(u.Cameras)),
+		Preferences: Preferences(u.Preferences),
 	}
 	for id, r := range u.Cameras {
 		out.Cameras[id] = Rights(r)
@@ -135,10 +140,11 @@ func (a *Access) AddUser(ctx context.Context, by Subject, c UserChange) (id int3
 	return change.Users[0].ID, nil
 }
 
-// ChangeUser changes a user: all of it by an administrator, the own password by
-// anybody; a token sets no password, makes no administrator and lets nobody in who is disabled. Who may other things now, or has another password, has to sign in
-// again: its sessions end. That of the subject goes on with a new secret, which
-// is returned; else that is empty.
+// ChangeUser changes a user: all of it by an administrator, the own password and
+// preferences by anybody; a token sets no password, makes no administrator and
+// lets nobody in who is disabled. Who may other things now, or has another
+// password, has to sign in again: its sessions end. That of the subject goes on
+// with a new secret, which is returned; else that is empty.
 func (a *Access) ChangeUser(ctx context.Context, by Subject, id int32, c UserChange, from Peer) (secret string, err error) {
 	if err := a.mayManage(by, id); err != nil {
 		return "", err
@@ -215,6 +221,7 @@ func (a *Access) holds(ctx context.Context, c *UserChange, u *db.User, from Peer
 		{"permissions", c.Admin == nil || *c.Admin == is.Admin},
 		{"permissions", c.Rights == nil || c.Rights.complete() == is.Rights},
 		{"permissions", c.Cameras == nil || maps.Equal(c.Cameras, is.Cameras)},
+		{"preferences", c.Preferences == nil || *c.Preferences == is.Preferences},
 	} {
 		if !f.holds {
 			return &PreconditionError{f.name}
@@ -291,6 +298,9 @@ func (a *Access) changed(ctx context.Context, u db.User, c UserChange) (db.User,
 	}
 	u.Admin = *cmp.Or(c.Admin, &u.Admin)
 	u.Disabled = *cmp.Or(c.Disabled, &u.Disabled)
+	if c.Preferences != nil {
+		u.Preferences = string(*c.Preferences)
+	}
 	if c.Rights != nil {
 		if *c.Rights&^Watching != 0 {
 			return u, errNoRight

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -22,6 +23,7 @@ type User struct {
 	Cameras      map[int32]uint8 // beside that, by id of the camera; never 0
 	Created      media.Time
 	PasswordSet  media.Time
+	Preferences  string // a JSON object that clients keep; "": {}
 }
 
 // Session is what lets a user in without the password: the session of a
@@ -63,10 +65,11 @@ func (d *DB) Access(ctx context.Context) (users []User, sessions []Session, err 
 		sql string
 		row func(scan func(...any) error) error
 	}{
-		{`SELECT id, name, password_hash, admin, disabled, rights, created_time_90k, password_time_90k FROM user ORDER BY id`,
+		{`SELECT id, name, password_hash, admin, disabled, rights, created_time_90k, password_time_90k,
+			iif(preferences = '{}', '', preferences) FROM user ORDER BY id`,
 			func(scan func(...any) error) error {
 				u := User{Cameras: make(map[int32]uint8)}
-				err := scan(&u.ID, &u.Name, &u.PasswordHash, &u.Admin, &u.Disabled, &u.Rights, &u.Created, &u.PasswordSet)
+				err := scan(&u.ID, &u.Name, &u.PasswordHash, &u.Admin, &u.Disabled, &u.Rights, &u.Created, &u.PasswordSet, &u.Preferences)
 				users = append(users, u)
 				return err
 			}},
@@ -193,14 +196,15 @@ func (t *tx) applyAccess(c *AccessChange) error {
 }
 
 func (t *tx) putUser(u *User) error {
+	preferences := cmp.Or(u.Preferences, "{}")
 	var err error
 	if u.ID == 0 {
-		err = t.QueryRowContext(t.ctx, `INSERT INTO user (name, password_hash, admin, disabled, rights, created_time_90k, password_time_90k)
-			VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-			u.Name, u.PasswordHash, u.Admin, u.Disabled, u.Rights, u.Created, u.PasswordSet).Scan(&u.ID)
+		err = t.QueryRowContext(t.ctx, `INSERT INTO user (name, password_hash, admin, disabled, rights, created_time_90k, password_time_90k, preferences)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+			u.Name, u.PasswordHash, u.Admin, u.Disabled, u.Rights, u.Created, u.PasswordSet, preferences).Scan(&u.ID)
 	} else {
-		err = t.change(`UPDATE user SET name = ?, password_hash = ?, admin = ?, disabled = ?, rights = ?, password_time_90k = ? WHERE id = ?`,
-			u.Name, u.PasswordHash, u.Admin, u.Disabled, u.Rights, u.PasswordSet, u.ID)
+		err = t.change(`UPDATE user SET name = ?, password_hash = ?, admin = ?, disabled = ?, rights = ?, password_time_90k = ?, preferences = ? WHERE id = ?`,
+			u.Name, u.PasswordHash, u.Admin, u.Disabled, u.Rights, u.PasswordSet, preferences, u.ID)
 	}
 	if err == nil {
 		_, err = t.ExecContext(t.ctx, `DELETE FROM user_camera WHERE user_id = ?`, u.ID)

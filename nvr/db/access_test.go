@@ -60,6 +60,7 @@ func TestUsersAndSessionsAreKept(t *testing.T) {
 	delete(u.Cameras, back.ID)
 	check()
 
+	u.Preferences = `{"a":1}`
 	u.Name, u.Admin, u.Disabled, u.PasswordHash, u.PasswordSet, u.Cameras = "anne", true, true, "", 10, map[int32]uint8{h.front.ID: 1}
 	s.SecretHash[0], s.Expires, s.Scope = 77, 0, 3
 	h.changeUsers(AccessChange{Users: []User{u}, Sessions: []Session{s}})

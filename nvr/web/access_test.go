@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -942,6 +943,73 @@ func TestPermissionsOfTheDialect(t *testing.T) {
 	if err != nil || u.Rights != 0 || len(u.Cameras) != 0 {
 		t.Errorf("%+v, %v", u, err)
 	}
+}
+
+// Fails when a client of the dialect cannot keep what it has for its user, when
+// somebody else can, or when the object comes back as another.
+func TestPreferencesOfTheDialect(t *testing.T) {
+	g := newGuarded(t, nil)
+	path := fmt.Sprintf("/api/users/%d", g.ids["A"])
+	deep := strings.Repeat(`{"a":`, 64) + "1" + strings.Repeat("}", 64)
+	full := `{"a":"` + strings.Repeat("x", 16<<10-8) + `"}`
+	for _, c := range []struct {
+		who, update, precondition string
+		status                    int
+		want                      string // then; "": as before
+	}{
+		{who: "A", update: `{ "b": [1152921504606846977, 0.10, "<ü\ud800"], "a": {"y":1,"x":null}}`, status: 204, want: `{"a":{"x":null,"y":1},"b":[1152921504606846977,0.10,"\u003cü�"]}`},
+		{who: "A", update: `{"no":1}`, precondition: `{}`, status: 412},
+		{who: "A", update: `{"c":2}`, precondition: `{"b":[1152921504606846977,0.10,"<ü\ufffd"],"a":{"y":1,"x":null}}`, status: 204, want: `{"c":2}`},
+		{who: "B", update: `{"no":1}`, status: 403},
+		{who: "", update: `{"no":1}`, status: 401},
+		{who: "A", update: `null`, status: 400},
+		{who: "A", update: `[]`, status: 400},
+		{who: "A", update: `"{}"`, status: 400},
+		{who: "A", update: `{"a":` + deep + `}`, status: 400},
+		{who: "A", update: strings.Replace(full, "x", "xx", 1), status: 400},
+		{who: "A", update: full, status: 204, want: full},
+		{who: "A", update: deep, status: 204, want: deep},
+		{who: "admin", update: `{}`, precondition: deep, status: 204, want: `{}`},
+	} {
+		body := fmt.Sprintf(`{"update":{"preferences":%s}}`, c.update)
+		if c.precondition != "" {
+			body = fmt.Sprintf(`{"update":{"preferences":%s},"precondition":{"preferences":%s}}`, c.update, c.precondition)
+		}
+		before := g.preferences("A")
+		if a := g.send(c.who, "PATCH", path, body); a.status != c.status || c.status == 400 && !strings.Contains(string(a.body), "preferences") {
+			t.Errorf("%s: %.100s: %d %s, want %d", c.who, body, a.status, a.body, c.status)
+		}
+		if got, want := g.preferences("A"), cmp.Or(c.want, before); got != want {
+			t.Errorf("%.100s: %.100s, want %.100s", body, got, want)
+		}
+	}
+
+	// They go with the user, and are no way in: the session goes on.
+	a := g.send("admin", "POST", "/api/users/", `{"user":{"username":"new","preferences":{"z":1,"a":[]}}}`)
+	if a = g.send("admin", "GET", a.header.Get("Location"), ""); !strings.Contains(string(a.body), `"preferences":{"a":[],"z":1}`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if got := g.preferences("B"); got != "{}" {
+		t.Errorf("of a user who has none: %s", got)
+	}
+}
+
+// preferences reads those of a user where it may: both places say the same.
+func (g *guarded) preferences(who string) string {
+	g.Helper()
+	var top struct {
+		User struct{ Preferences json.RawMessage }
+	}
+	var user struct{ Preferences json.RawMessage }
+	for path, into := range map[string]any{"/api/": &top, fmt.Sprintf("/api/users/%d", g.ids[who]): &user} {
+		if a := g.send(who, "GET", path, ""); a.status != 200 || json.Unmarshal(a.body, into) != nil {
+			g.Fatalf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if !bytes.Equal(top.User.Preferences, user.Preferences) {
+		g.Errorf("%s here, %s there", top.User.Preferences, user.Preferences)
+	}
+	return string(user.Preferences)
 }
 
 // bodyAfter is a body that comes when something has been done.

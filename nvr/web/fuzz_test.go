@@ -43,6 +43,7 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/login", "Content-Type: application/x-www-form-urlencoded", "username=%ff&password=%zz"},
 		{"POST", "/api/users/", "Content-Type: application/json", `{"user":{"username":"a","permissions":{"cameras":{"UUID":["live","x"]}}}}`},
 		{"PATCH", "/api/users/1", "Content-Type: application/json", `{"update":{"permissions":{"allCameras":null}}}`},
+		{"PATCH", "/api/users/1", "Content-Type: application/json", `{"update":{"preferences":{"a":[{}]}},"precondition":{"preferences":{}}}`},
 		{"DELETE", "/api/users/4294967297/sessions/-1", "", ""},
 		{"POST", "/api/users/1/tokens", "Authorization: Bearer x", `{}`},
 		{"GET", "/api/request", "Cookie: s=" + strings.Repeat("x", 5000), ""},

@@ -379,7 +379,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 		{409, "admin", "POST", "/api/users/", `{"user":{"username":"ghost"}}`, nil},
 		{200, "admin", "GET", "/api/users/1", "", nil},
 		{403, "A", "GET", "/api/users/1", "", nil},
-		{204, "admin", "PATCH", "/api/users/1", `{"csrf":"","update":{},"precondition":{}}`, nil},
+		{204, "admin", "PATCH", "/api/users/1", `{"csrf":"","update":{"preferences":{"a":{}}},"precondition":{"preferences":{}}}`, nil},
 		{403, "A", "PATCH", "/api/users/1", `{"update":{}}`, nil},
 		{409, "admin", "PATCH", ghost, `{"update":{"username":"owner"}}`, nil},
 		{412, "A", "PATCH", fmt.Sprintf("/api/users/%d", d.ids["A"]), `{"update":{"password":"another one"},"precondition":{"password":"wrong"}}`, nil},

@@ -22,6 +22,8 @@ type userSubset struct {
 	Disabled    bool            `json:"disabled"`
 	Password    *string         `json:"password"` // censored; null: none
 	Permissions userPermissions `json:"permissions"`
+
+	Preferences access.Preferences `json:"preferences"`
 }
 
 // userPermissions are what a user may: everything, or what is listed of all
@@ -46,6 +48,7 @@ func (s *server) userJSON(u *access.User) userJSON {
 			Administrator: u.Admin, AllCameras: u.Rights.Names(), Cameras: make(map[string][]string),
 			ViewVideo: seesVideo(u), ReadCameraConfigs: u.Admin, UpdateSignals: u.Admin, AdminUsers: u.Admin,
 		},
+		Preferences: u.Preferences,
 	}}
 	if u.Password {
 		out.User.Password = new(censored)
@@ -64,6 +67,7 @@ type userChange struct {
 	Disabled    *bool              `json:"disabled"`
 	Password    newPassword        `json:"password"`
 	Permissions *permissionsChange `json:"permissions"`
+	Preferences json.RawMessage    `json:"preferences"`
 }
 
 // permissionsChange is in our words or in those of the dialect. The latter are
@@ -124,6 +128,13 @@ func (p *newPassword) UnmarshalJSON(b []byte) error {
 
 func (s *server) userChange(in *userChange) (c access.UserChange, err error) {
 	c = access.UserChange{Name: in.Username, Disabled: in.Disabled, Password: in.Password.text}
+	if in.Preferences != nil {
+		p, err := access.ParsePreferences(in.Preferences)
+		if err != nil {
+			return c, err
+		}
+		c.Preferences = &p
+	}
 	p := in.Permissions
 	if p == nil {
 		return c, nil
@@ -404,13 +415,14 @@ type callerJSON struct {
 	Session struct {
 		CSRF string `json:"csrf,omitempty"`
 	} `json:"session"`
+	Preferences access.Preferences `json:"preferences"`
 }
 
 func userOfCaller(c *caller) *callerJSON {
 	if c.UserID == 0 {
 		return nil
 	}
-	out := &callerJSON{ID: c.UserID, Name: c.Name}
+	out := &callerJSON{ID: c.UserID, Name: c.Name, Preferences: c.Preferences}
 	if c.secret != "" {
 		out.Session.CSRF = c.csrf()
 	}

@@ -88,6 +88,8 @@ export interface UserFields {
   /** "(censored)", or null: nobody can sign in as this user. */
   password: string | null;
   permissions: UserPermissions;
+  /** A JSON object that clients keep for themselves; this one has none. */
+  preferences: Record<string, unknown>;
 }
 
 export interface UserPermissions {
