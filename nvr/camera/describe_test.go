@@ -106,7 +106,7 @@ func TestCamerasThatCannotBeRecorded(t *testing.T) {
 		{"too long", h264Track + strings.Repeat("a=x\r\n", maxSDP/5), nil, Protocol, fmt.Sprintf("session description of %d bytes is too large", len(h264Track)+maxSDP/5*5+41)},
 		{"forbidden", "", map[string]string{"DESCRIBE": "403 Forbidden"}, Unauthorized, "access denied (403)"},
 		{"server error", "", map[string]string{"DESCRIBE": "503 Service Unavailable"}, Protocol, "DESCRIBE answered with 503 Service Unavailable"},
-		{"video cannot be set up", "", map[string]string{"SETUP": "461 Unsupported Transport"}, Protocol, "SETUP answered with 461 Unsupported Transport"},
+		{"video cannot be set up", "", map[string]string{"SETUP": "461 Unsupported Transport"}, NoTransport, "does not send this stream over the transport that is set (461): choose the other of tcp and udp"},
 		{"not to be played", "", map[string]string{"PLAY": "455 Method Not Valid\x1b[31m in This State"}, Protocol, "PLAY answered with 455 Method Not Valid [31m in This State"},
 	}
 	for _, tt := range tests {

@@ -34,6 +34,8 @@ const (
 	NotFound
 	// NoVideo is a stream without H.264 or H.265 video.
 	NoVideo
+	// NoTransport is a stream that is not sent over Config.Transport.
+	NoTransport
 	// Silent is a camera that sent no whole picture for Config.Silence.
 	Silent
 	// Closed is a connection that the camera, or the network, ended.
@@ -48,7 +50,7 @@ const (
 
 var kindNames = [...]string{
 	BadURL: "bad URL", Unreachable: "unreachable", Refused: "refused", Unauthorized: "unauthorized",
-	NotFound: "not found", NoVideo: "no video", Silent: "silent", Closed: "closed",
+	NotFound: "not found", NoVideo: "no video", NoTransport: "no transport", Silent: "silent", Closed: "closed",
 	BadTimestamps: "bad timestamps", Protocol: "protocol", Receiver: "receiver",
 }
 
@@ -138,6 +140,8 @@ func failure(step string, err error) *Error {
 			return e(Unauthorized, "access denied (403)")
 		case base.StatusNotFound:
 			return e(NotFound, "no such stream (404)")
+		case base.StatusUnsupportedTransport:
+			return e(NoTransport, "does not send this stream over the transport that is set (461): choose the other of tcp and udp")
 		}
 		return e(Protocol, "%s answered with %d %s", orRequest(step), status.Code, status.Message)
 	case errors.As(err, &login):

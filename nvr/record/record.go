@@ -364,7 +364,7 @@ func causeOf(err error) store.Cause {
 		return store.NoFrames
 	case camera.BadTimestamps:
 		return store.BadTimestamps
-	case camera.Closed, camera.NotFound, camera.Protocol:
+	case camera.Closed, camera.NotFound, camera.NoTransport, camera.Protocol:
 		return store.CameraEnded
 	}
 	return store.OtherCause

@@ -42,7 +42,7 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!doctype html>
 {{end}}<form method="post">
 {{if .Claim}}<label>Code <input name="code" required autofocus autocomplete="off" autocapitalize="characters" spellcheck="false"></label>
 {{end}}<label>User name <input name="username" required autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="64" value="{{.Name}}"></label>
-<label>Password <input name="password" type="password" required autocomplete="{{if .Claim}}new-password{{else}}current-password{{end}}"></label>
+<label>{{if .Claim}}Password, {{.Least}} characters or more <input name="password" type="password" required minlength="{{.Least}}" autocomplete="new-password">{{else}}Password <input name="password" type="password" required autocomplete="current-password">{{end}}</label>
 <button>{{.Title}}</button>
 </form>
 {{end}}</main></body></html>
@@ -52,6 +52,9 @@ type page struct {
 	Title, Problem, User, Name string
 	Claim                      bool
 }
+
+// Least is how long a new password must be, characters.
+func (page) Least() int { return access.LeastPassword }
 
 func showPage(w http.ResponseWriter, status int, p page) error {
 	var b bytes.Buffer

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -12,6 +13,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"holdfast/nvr/access"
@@ -74,8 +76,11 @@ func readJSON(r *http.Request, into any) error {
 	if err = d.Decode(into); err == nil && d.More() {
 		err = errors.New("there is more than one value")
 	}
+	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return badRequest("body: %s is a JSON %s, which does not belong there", cmp.Or(t.Field, "the whole"), t.Value)
+	}
 	if err != nil {
-		return badRequest("body: %v", err)
+		return badRequest("body: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return nil
 }

@@ -259,6 +259,8 @@ test("a refusal that names a field is put beside its input", () => {
   });
   assert.deepEqual(ui.wrongField('shortName: there is a camera named "a" already').input, "name");
   assert.equal(ui.wrongField("streams.sub.retainBytes: is 7").input, "sub.keep");
+  assert.equal(ui.wrongField("streams.sub.retainBytes: is 5000000: a recorded stream needs at least 16777216 bytes, or 0 for no limit of its own").words,
+    "in GB it is 0.005: a recorded stream needs at least 0.016777216 GB, or 0 for no limit of its own");
   assert.equal(ui.wrongField("streams.ext.retainDays: is -1").input, "ext.days");
   assert.equal(ui.wrongField("streams.sub.password: is to be given again").input, "password");
   assert.equal(ui.wrongField("streams.sub.password: is to be given again", true).input, "sub.password");

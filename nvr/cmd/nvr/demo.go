@@ -42,7 +42,7 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 		if err := demoMay(s.Export(), set); err != nil {
 			return fmt.Errorf("data directory %s: %w", o.data, err)
 		}
-		return s.Import(ctx, set)
+		return s.Import(ctx, demoAgain(s.Export(), set))
 	}
 	o.ready = func(s serving) {
 		fmt.Fprintf(stdout, "\n  Holdfast records %d emulated cameras to %s\n\n  open     http://%s\n  sign in  %s\n  stop     Ctrl-C\n\n",
@@ -87,6 +87,28 @@ func demoMay(there, demo store.Settings) error {
 		return fmt.Errorf("it records a camera %q that is not the demo's: name another directory with -data, or record to it with nvr run", own)
 	}
 	return nil
+}
+
+// demoAgain is what a start of the demo changes: the cameras that are not there
+// yet come as they are, of the others only the addresses are new, so that what
+// was set since stays.
+func demoAgain(there, demo store.Settings) store.Settings {
+	for i, d := range demo.Cameras {
+		was := slices.IndexFunc(there.Cameras, func(c store.CameraConfig) bool { return c.ShortName == d.ShortName })
+		if was < 0 {
+			continue
+		}
+		c := there.Cameras[was]
+		for typ, s := range d.Streams {
+			if kept, ok := c.Streams[typ]; ok {
+				kept.URL = s.URL
+				s = kept
+			}
+			c.Streams[typ] = s
+		}
+		demo.Cameras[i] = c
+	}
+	return demo
 }
 
 // demoSettings are the emulated cameras, named for their place.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -691,6 +692,28 @@ func TestDemoGoesOnBesideAddedCameras(t *testing.T) {
 		if err := demoMay(store.Settings{Cameras: tt.there}, demo); (err == nil) != tt.may {
 			t.Errorf("beside %v: %v", tt.there, err)
 		}
+	}
+}
+
+// Fails when a start of the demo puts back what was set since the one before.
+func TestDemoKeepsWhatWasSet(t *testing.T) {
+	streams := func(url string, retain int64) map[string]store.StreamConfig {
+		return map[string]store.StreamConfig{"main": {URL: url, Record: true, RetainBytes: retain}}
+	}
+	there := store.Settings{Cameras: []store.CameraConfig{
+		{ShortName: "garden", Description: emulated, Streams: streams("rtsp://127.0.0.1:1/1/main", 5e9)},
+		{ShortName: "gate", Streams: streams("rtsp://192.0.2.1/", 7e9)},
+	}}
+	demo := store.Settings{Cameras: []store.CameraConfig{
+		{ShortName: "garden", Description: emulated, Streams: streams("rtsp://127.0.0.1:2/1/main", demoRetain)},
+		{ShortName: "hall", Description: emulated, Streams: streams("rtsp://127.0.0.1:2/2/main", demoRetain)},
+	}}
+	want := []store.CameraConfig{
+		{ShortName: "garden", Description: emulated, Streams: streams("rtsp://127.0.0.1:2/1/main", 5e9)},
+		{ShortName: "hall", Description: emulated, Streams: streams("rtsp://127.0.0.1:2/2/main", demoRetain)},
+	}
+	if got := demoAgain(there, demo); !reflect.DeepEqual(got.Cameras, want) {
+		t.Errorf("%+v, want %+v", got.Cameras, want)
 	}
 }
 

@@ -188,7 +188,7 @@ export function wrongField(message: string, own = false): WrongField | undefined
   if (field === "shortName") return { input: "name", words };
   if (key === "url") return { input: `${type}.url`, words };
   if (key === "username" || key === "password") return { input: own ? `${type}.${key}` : key, words };
-  if (key === "retainBytes") return { input: `${type}.keep`, words: `in bytes, it ${words}` };
+  if (key === "retainBytes") return { input: `${type}.keep`, words: `in GB it ${words.replace(/(\d+)( bytes)?/g, (_, n, unit) => `${n / 1e9}${unit ? " GB" : ""}`)}` };
   if (key === "retainDays") return { input: `${type}.days`, words };
   return undefined;
 }
