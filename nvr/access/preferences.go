@@ -2,6 +2,7 @@ package access
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,12 +48,8 @@ func ParsePreferences(text []byte) (Preferences, error) {
 	return Preferences(one), nil
 }
 
-func (p Preferences) MarshalJSON() ([]byte, error) {
-	if p == "" {
-		return []byte("{}"), nil
-	}
-	return []byte(p), nil
-}
+// JSON is the object as its text.
+func (p Preferences) JSON() json.RawMessage { return json.RawMessage(cmp.Or(p, "{}")) }
 
 // deeper reports whether a value has more levels of objects and arrays than most.
 func deeper(v any, most int) bool {

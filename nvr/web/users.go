@@ -23,7 +23,7 @@ type userSubset struct {
 	Password    *string         `json:"password"` // censored; null: none
 	Permissions userPermissions `json:"permissions"`
 
-	Preferences access.Preferences `json:"preferences"`
+	Preferences json.RawMessage `json:"preferences"`
 }
 
 // userPermissions are what a user may: everything, or what is listed of all
@@ -48,7 +48,7 @@ func (s *server) userJSON(u *access.User) userJSON {
 			Administrator: u.Admin, AllCameras: u.Rights.Names(), Cameras: make(map[string][]string),
 			ViewVideo: seesVideo(u), ReadCameraConfigs: u.Admin, UpdateSignals: u.Admin, AdminUsers: u.Admin,
 		},
-		Preferences: u.Preferences,
+		Preferences: u.Preferences.JSON(),
 	}}
 	if u.Password {
 		out.User.Password = new(censored)
@@ -415,14 +415,14 @@ type callerJSON struct {
 	Session struct {
 		CSRF string `json:"csrf,omitempty"`
 	} `json:"session"`
-	Preferences access.Preferences `json:"preferences"`
+	Preferences json.RawMessage `json:"preferences"`
 }
 
 func userOfCaller(c *caller) *callerJSON {
 	if c.UserID == 0 {
 		return nil
 	}
-	out := &callerJSON{ID: c.UserID, Name: c.Name, Preferences: c.Preferences}
+	out := &callerJSON{ID: c.UserID, Name: c.Name, Preferences: c.Preferences.JSON()}
 	if c.secret != "" {
 		out.Session.CSRF = c.csrf()
 	}
