@@ -584,6 +584,30 @@ var mutants = []mutant{{
 	new:    "s.needs(dirs, shares)",
 	test:   "TestDeletedCameraMakesRoomFirst",
 }, {
+	breaks: "others wait for room of a deleted camera that stays",
+	file:   "nvr/store/going.go",
+	old:    "if len(d.del) > 0 && d.g.overdue == \"\" && slices",
+	new:    "if d.leftOut == nil && slices",
+	test:   "TestDeletedCameraThatStaysKeepsNoRoom",
+}, {
+	breaks: "a deleted camera that stays keeps others from going",
+	file:   "nvr/store/going.go",
+	old:    "return cmp.Compare(min(len(a.overdue), 1), min(len(b.overdue), 1))",
+	new:    "return cmp.Compare(a.id, b.id)",
+	test:   "TestDeletedCameraThatStaysKeepsNoRoom",
+}, {
+	breaks: "totals that do not take a deletion hold up all",
+	file:   "nvr/db/flush.go",
+	old:    "if !c.deletes {",
+	new:    "if true {",
+	test:   "TestDeletedCameraThatStaysHoldsUpNothing",
+}, {
+	breaks: "a restore keeps rows of deleted streams whose files are gone",
+	file:   "nvr/store/restore.go",
+	old:    "for _, st := range state.Deleted {",
+	new:    "for _, st := range state.Deleted[:0] {",
+	test:   "TestRestoreLeavesACameraDeleted",
+}, {
 	breaks: "a directory goes with the recordings of a deleted camera",
 	file:   "nvr/store/dirs.go",
 	old:    "if why := s.goingIn(d); why != \"\" {",
@@ -1215,8 +1239,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "preferences come back as their client did not write them last",
 	file:   "nvr/access/preferences.go",
-	old:    "one, err := json.Marshal(object)",
-	new:    "one, err := text, error(nil)",
+	old:    "one := bytes.TrimSpace(b.Bytes())",
+	new:    "one := text",
 	test:   "TestPreferencesOfTheDialect",
 }, {
 	breaks: "preferences too deep for the database end its change",

@@ -317,6 +317,7 @@ func one(r sql.Result) error {
 type totals struct {
 	recordings, bytes, fsBytes int64
 	wall                       media.Duration
+	deletes                    bool // recordings that were there before
 }
 
 func (t *tx) flush(b *Batch) error {
@@ -359,21 +360,27 @@ func (t *tx) flush(b *Batch) error {
 	}
 	var gone []deleted
 	for _, id := range b.Delete {
-		g, err := t.deleteRecording(id, of(id))
+		c := of(id)
+		c.deletes = true
+		g, err := t.deleteRecording(id, c)
 		if err != nil {
 			return k.recordingError("delete", id, err)
 		}
 		gone = append(gone, g)
 	}
-	if err := t.takeFromSpans(gone); err != nil {
-		return fmt.Errorf("take from spans: %w", err)
+	if id, err := t.takeFromSpans(gone); err != nil {
+		return k.recordingError("delete", id, fmt.Errorf("take from spans: %w", err))
 	}
 	if err := t.flushGaps(b); err != nil {
 		return fmt.Errorf("write gaps: %w", err)
 	}
 	for id, c := range maps.All(change) {
 		if err := t.exec(w.addTotals, c.recordings, c.bytes, c.fsBytes, c.wall, id); err != nil {
-			return fmt.Errorf("update totals of %s: %w", k.streamName(id), err)
+			err = fmt.Errorf("update totals: %w", err)
+			if !c.deletes {
+				return fmt.Errorf("%s: %w", k.streamName(id), err)
+			}
+			return k.recordingError("delete", CompositeID(id, 0), err)
 		}
 	}
 	for _, id := range b.Gone {
@@ -491,7 +498,7 @@ func (t *tx) flushGaps(b *Batch) error {
 	}
 	for id := range shrunk {
 		if err := t.retainGaps(id); err != nil {
-			return err
+			return t.d.known.recordingError("delete", CompositeID(id, 0), err)
 		}
 	}
 	return nil

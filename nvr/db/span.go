@@ -246,8 +246,9 @@ type deleted struct {
 }
 
 // takeFromSpans brings the spans up to date with recordings that were deleted:
-// mostly the first ones of a span, in their order.
-func (t *tx) takeFromSpans(gone []deleted) error {
+// mostly the first ones of a span, in their order. of is a recording of the stream
+// that an error is about.
+func (t *tx) takeFromSpans(gone []deleted) (of int64, err error) {
 	var old, s Span // as in the database, and as it is to be
 	write := func() error {
 		if s == old {
@@ -262,12 +263,11 @@ func (t *tx) takeFromSpans(gone []deleted) error {
 		streamID, no := SplitID(g.id)
 		if s.StreamID != streamID || s.FirstNo > no || s.LastNo < no {
 			if err := write(); err != nil {
-				return err
+				return CompositeID(old.StreamID, 0), err
 			}
 			var ok bool
-			var err error
 			if s, ok, err = t.spanOf(streamID, no); err != nil {
-				return err
+				return g.id, err
 			}
 			if old = s; !ok || s.LastNo < no {
 				s, old = Span{}, Span{} // a damaged database; nvr check says so
@@ -283,14 +283,14 @@ func (t *tx) takeFromSpans(gone []deleted) error {
 		}
 		// From within: what is left is read again.
 		if err := t.deleteSpan(&old); err != nil {
-			return err
+			return g.id, err
 		}
 		if err := t.makeSpans(streamID, s.FirstNo, s.LastNo); err != nil {
-			return err
+			return g.id, err
 		}
 		s, old = Span{}, Span{}
 	}
-	return write()
+	return CompositeID(old.StreamID, 0), write()
 }
 
 // makeSpans makes the spans of recordings [first, last], which are in none.

@@ -376,20 +376,26 @@ func leaveOutOf(all []*share, drops []*drop, err error) bool {
 	for _, d := range drops {
 		if d.g.id == id && d.leftOut == nil {
 			d.leaveOut(err)
+			d.g.dir.cannotDelete()
 			return true
 		}
 	}
 	for _, sh := range all {
 		if sh.st.id == id && len(sh.del) > 0 {
 			sh.leaveOut(err)
-			d := sh.st.dir
-			d.mu.Lock()
-			d.room.barren = unreadable
-			d.mu.Unlock()
+			sh.st.dir.cannotDelete()
 			return true
 		}
 	}
 	return false
+}
+
+// cannotDelete notes that this flush makes no room in the directory: rows that
+// were to go stay.
+func (d *directory) cannotDelete() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.room.barren = unreadable
 }
 
 // tellLeftOut notes of which streams a flush has left something out, in the log

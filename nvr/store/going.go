@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -56,9 +57,11 @@ func (d *drop) goesOn() bool { return !d.gone && d.leftOut == nil }
 
 // dropGoing chooses the oldest recordings of deleted streams, as many as a flush
 // may delete beside n others, and always some: what the others want to delete again
-// and again, and the database does not take, holds nobody up.
+// and again, and the database does not take, holds nobody up. No more does what
+// stayed the last time, which comes last.
 func (s *Store) dropGoing(ctx context.Context, n int) (drops []*drop) {
 	n = min(n, s.cfg.mostDeletions*3/4)
+	slices.SortStableFunc(s.going, func(a, b *going) int { return cmp.Compare(min(len(a.overdue), 1), min(len(b.overdue), 1)) })
 	for _, g := range s.going {
 		d := &drop{g: g, gone: true}
 		err := s.db.RecordingsByNo(ctx, g.id, 0, math.MaxInt32, func(r *db.Recording) error {
@@ -82,10 +85,11 @@ func (s *Store) dropGoing(ctx context.Context, n int) (drops []*drop) {
 }
 
 // freed is what deleted streams free of directories: with this flush, and with those
-// that follow it at once.
+// that follow it at once. One that waits for its turn, or stayed the last time, frees
+// nothing: others must not wait for it.
 func freed(drops []*drop, dirs []*directory) (bytes int64) {
 	for _, d := range drops {
-		if d.leftOut == nil && slices.Contains(dirs, d.g.dir) {
+		if len(d.del) > 0 && d.g.overdue == "" && slices.Contains(dirs, d.g.dir) {
 			bytes += d.g.left.fsBytes
 		}
 	}
@@ -136,15 +140,19 @@ func (s *Store) tellKept(drops []*drop) {
 // The caller holds flushing.
 func (s *Store) goingIn(d *directory) string {
 	n := int32(0)
-	streams := 0
+	streams, why := 0, ""
 	for _, g := range s.going {
 		if g.dir == d {
 			n += g.left.n
 			streams++
+			why = cmp.Or(why, g.overdue)
 		}
 	}
 	if streams == 0 {
 		return ""
+	}
+	if why != "" {
+		return fmt.Sprintf("%d recordings of deleted cameras stay in the database, which is damaged (nvr check says where): %s", n, why)
 	}
 	return fmt.Sprintf("%d recordings of deleted cameras are still to go: try again in a minute", n)
 }

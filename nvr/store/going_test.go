@@ -244,6 +244,16 @@ func TestDirectoryOfADeletedCameraIsInUse(t *testing.T) {
 // The database deletes nothing of a deleted stream: everything else goes on, the log
 // says so once, and it goes as soon as it can.
 func TestDeletedCameraThatStaysHoldsUpNothing(t *testing.T) {
+	for what, trigger := range map[string]string{
+		"recording": `BEFORE DELETE ON recording WHEN OLD.composite_id >> 32 = 1`,
+		"span":      `BEFORE DELETE ON span WHEN OLD.stream_id = 1`,
+		"totals":    `BEFORE UPDATE OF total_recordings ON stream WHEN OLD.id = 1`,
+	} {
+		t.Run(what, func(t *testing.T) { deletedCameraStays(t, trigger) })
+	}
+}
+
+func deletedCameraStays(t *testing.T, trigger string) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		front, back := b.camera("front", plenty, 60), b.camera("back", plenty, 60)
@@ -253,7 +263,7 @@ func TestDeletedCameraThatStaysHoldsUpNothing(t *testing.T) {
 			g.one()
 		}
 		f.run.End("test")
-		b.behindItsBack(`CREATE TRIGGER refuse BEFORE DELETE ON recording WHEN OLD.composite_id >> 32 = 1 BEGIN SELECT RAISE(ABORT, 'not today'); END`)
+		b.behindItsBack(`CREATE TRIGGER refuse ` + trigger + ` BEGIN SELECT RAISE(ABORT, 'not today'); END`)
 		if err := b.s.DeleteCamera(t.Context(), front.uuid); err != nil {
 			t.Fatal(err)
 		}
@@ -286,6 +296,46 @@ func TestDeletedCameraThatStaysHoldsUpNothing(t *testing.T) {
 	})
 }
 
+// One deleted camera that stays keeps another from going no more than live ones
+// from making room in its place.
+func TestDeletedCameraThatStaysKeepsNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := sampledirtest.New(sampledirtest.State{})
+		b := newBench(t, func(cfg *Config) { small(disk, 64*mb)(cfg); cfg.mostDeletions = 4 })
+		stays, goes, live := b.camera("stays", 0, 20), b.camera("goes", 0, 20), b.camera("live", 0, 20)
+		feeds := []*feed{newFeed(stays.Begin(nil)), newFeed(goes.Begin(nil)), newFeed(live.Begin(nil))}
+		for _, f := range feeds {
+			f.size = 3 << 10
+		}
+		playAll(t, feeds, 9*time.Minute)
+		for _, f := range feeds {
+			f.run.End("test")
+		}
+		time.Sleep(time.Minute)
+		b.behindItsBack(`CREATE TRIGGER refuse BEFORE DELETE ON recording WHEN OLD.composite_id >> 32 = 1 BEGIN SELECT RAISE(ABORT, 'not today'); END`)
+		for _, st := range []*Stream{stays, goes} {
+			if err := b.s.DeleteCamera(t.Context(), st.uuid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		b.s.flushing.Lock()
+		if len(b.s.going) != 1 || b.s.going[0].id != 1 {
+			t.Errorf("%d deleted streams are left", len(b.s.going))
+		}
+		if why := b.s.goingIn(b.s.dirs[0]); !strings.Contains(why, "not today") {
+			t.Errorf("of the directory it is said: %s", why)
+		}
+		b.s.flushing.Unlock()
+		had := len(list(t, live))
+		leave(t, disk, 2*mb)
+		time.Sleep(5 * time.Minute)
+		if got := len(list(t, live)); got >= had {
+			t.Errorf("%d of %d recordings are left on a full disk: they wait for those that stay", got, had)
+		}
+	})
+}
+
 // A copy of the database from before the last files of a deleted camera were unlinked:
 // it stays deleted, and goes. Fails when a restore takes its files for unknown ones.
 func TestRestoreLeavesACameraDeleted(t *testing.T) {
@@ -305,6 +355,9 @@ func TestRestoreLeavesACameraDeleted(t *testing.T) {
 		f.must(err)
 		if got := f.state(); len(got.Deleted) != 1 || len(got.Cameras) != 1 || got.Cameras[0].UUID == gone.UUID {
 			t.Errorf("cameras %+v, deleted %+v", got.Cameras, got.Deleted)
+		}
+		if got := f.state().Deleted; len(got) == 1 && got[0].Recordings != deleted.Recordings-1 {
+			t.Errorf("%d recordings of the deleted camera, one of %d has no file", got[0].Recordings, deleted.Recordings)
 		}
 		if strings.Contains(log.String(), "there are files of streams that came after the copy") {
 			t.Errorf("its files are taken for unknown ones:\n%s", log)

@@ -320,6 +320,16 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 		if err != nil {
 			return nil, err
 		}
+		of := func(st *db.Stream) []int64 {
+			first, _ := slices.BinarySearch(ids, db.CompositeID(st.ID, 0))
+			end, _ := slices.BinarySearch(ids, db.CompositeID(st.ID+1, 0))
+			return ids[first:end]
+		}
+		for _, st := range state.Deleted {
+			if err := r.dropped(ctx, d, &st, row.ID, of(&st), m); err != nil {
+				return nil, err
+			}
+		}
 		for _, st := range state.Streams {
 			first, _ := slices.BinarySearch(ids, db.CompositeID(st.ID, 0))
 			end, _ := slices.BinarySearch(ids, db.CompositeID(st.ID+1, 0))
