@@ -36,7 +36,11 @@ func ParsePreferences(text []byte) (Preferences, error) {
 	if deeper(object, deepestPreference) {
 		return "", &InvalidError{fmt.Sprintf("preferences is nested more than %d times", deepestPreference)}
 	}
-	one, err := json.Marshal(object)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // & is one byte
+	err := e.Encode(object)
+	one := bytes.TrimSpace(b.Bytes())
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("preferences: %w", err)

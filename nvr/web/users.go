@@ -415,14 +415,17 @@ type callerJSON struct {
 	Session struct {
 		CSRF string `json:"csrf,omitempty"`
 	} `json:"session"`
-	Preferences json.RawMessage `json:"preferences"`
+	Preferences json.RawMessage `json:"preferences,omitempty"`
 }
 
 func userOfCaller(c *caller) *callerJSON {
 	if c.UserID == 0 {
 		return nil
 	}
-	out := &callerJSON{ID: c.UserID, Name: c.Name, Preferences: c.Preferences.JSON()}
+	out := &callerJSON{ID: c.UserID, Name: c.Name}
+	if !c.Token { // a program has what its scope says
+		out.Preferences = c.Preferences.JSON()
+	}
 	if c.secret != "" {
 		out.Session.CSRF = c.csrf()
 	}

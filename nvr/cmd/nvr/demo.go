@@ -102,9 +102,8 @@ func demoAgain(there, demo store.Settings) store.Settings {
 		for typ, s := range d.Streams {
 			if kept, ok := c.Streams[typ]; ok {
 				kept.URL = s.URL
-				s = kept
+				c.Streams[typ] = kept
 			}
-			c.Streams[typ] = s
 		}
 		demo.Cameras[i] = c
 	}

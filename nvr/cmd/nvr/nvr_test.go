@@ -704,8 +704,10 @@ func TestDemoKeepsWhatWasSet(t *testing.T) {
 		{ShortName: "garden", Description: emulated, Streams: streams("rtsp://127.0.0.1:1/1/main", 5e9)},
 		{ShortName: "gate", Streams: streams("rtsp://192.0.2.1/", 7e9)},
 	}}
+	both := streams("rtsp://127.0.0.1:2/1/main", demoRetain) // its sub was deleted
+	both["sub"] = store.StreamConfig{URL: "rtsp://127.0.0.1:2/1/sub", Record: true}
 	demo := store.Settings{Cameras: []store.CameraConfig{
-		{ShortName: "garden", Description: emulated, Streams: streams("rtsp://127.0.0.1:2/1/main", demoRetain)},
+		{ShortName: "garden", Description: emulated, Streams: both},
 		{ShortName: "hall", Description: emulated, Streams: streams("rtsp://127.0.0.1:2/2/main", demoRetain)},
 	}}
 	want := []store.CameraConfig{
