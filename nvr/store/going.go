@@ -152,7 +152,7 @@ func (s *Store) goingIn(d *directory) string {
 		return ""
 	}
 	if why != "" {
-		return fmt.Sprintf("%d recordings of deleted cameras stay in the database, which is damaged (nvr check says where): %s", n, why)
+		return fmt.Sprintf("%d recordings of deleted cameras cannot be deleted: %s; nvr check says more", n, why)
 	}
 	return fmt.Sprintf("%d recordings of deleted cameras are still to go: try again in a minute", n)
 }
