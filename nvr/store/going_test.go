@@ -151,7 +151,10 @@ func TestStartGoesOnWithADeletedCamera(t *testing.T) {
 			t.Error("the camera is back")
 		}
 		time.Sleep(time.Minute)
-		if n := len(b.s.going); n != 0 {
+		b.s.flushing.Lock()
+		n := len(b.s.going)
+		b.s.flushing.Unlock()
+		if n != 0 {
 			t.Errorf("%d deleted streams are left", n)
 		}
 		if err := b.s.flush(t.Context(), "test"); err != nil {
