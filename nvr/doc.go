@@ -25,6 +25,7 @@
 //	record/               keeps one stream recording: play, begin and end runs, back off
 //	store/                streams, runs, recordings, retention, flush, recovery; owner of every invariant
 //	store/internal/sampledir/  one sample directory: create, append, sync, unlink, list
+//	store/looptest/       small real disks, for tests
 //	db/                   the SQLite file, and the only SQL
 //	db/dbtest/            faults of the disk under SQLite, for tests
 //	access/               users, sessions, tokens, and who may do what

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -13,45 +12,8 @@ import (
 	"time"
 
 	"holdfast/nvr/media"
+	"holdfast/nvr/store/looptest"
 )
-
-// smallDisk mounts an ext4 of its own.
-func smallDisk(t *testing.T, size int64) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("mounting a loop device needs root")
-	}
-	run := func(name string, args ...string) string {
-		t.Helper()
-		out, err := exec.Command(name, args...).CombinedOutput()
-		if err != nil {
-			t.Skipf("%s: %v: %s", name, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	file := filepath.Join(t.TempDir(), "disk")
-	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, size)); err != nil {
-		t.Fatal(err)
-	}
-	run("mke2fs", "-q", "-t", "ext4", "-m", "0", "-F", file)
-	loop := run("losetup", "--find", "--show", file)
-	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", loop).CombinedOutput(); err != nil {
-			t.Errorf("detach %s: %v: %s", loop, err, out)
-		}
-	})
-	dir := t.TempDir()
-	if err := syscall.Mount(loop, dir, "ext4", syscall.MS_NOATIME, "errors=remount-ro"); err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-			syscall.Unmount(dir, syscall.MNT_DETACH)
-		}
-	})
-	return dir
-}
 
 // hog is somebody else who writes to the disk until it is full.
 type hog struct {
@@ -101,7 +63,7 @@ func TestSmallDiskIsFilledByOthers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("syncs a disk for a while")
 	}
-	disk := smallDisk(t, 64*mb)
+	disk, _ := looptest.Mount(t, 64*mb)
 	dir := filepath.Join(disk, "data")
 	const long = 9600 << 10 // more than what is allocated for the log
 	synctest.Test(t, func(t *testing.T) {
@@ -245,7 +207,7 @@ func TestSmallDiskIsFilledByOthers(t *testing.T) {
 // A database that is lost while its disk is full comes back all the same: what is
 // reserved for it makes room for the copy.
 func TestDatabaseComesBackOnAFullDisk(t *testing.T) {
-	disk := smallDisk(t, 256*mb)
+	disk, _ := looptest.Mount(t, 256*mb)
 	dir := filepath.Join(disk, "data")
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(cfg *Config) { cfg.Dir, cfg.noBallast = dir, false })

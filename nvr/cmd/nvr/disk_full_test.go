@@ -4,12 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/nvr/store/looptest"
 )
 
 // A disk that is filled by somebody else: the recorder says so, keeps what
@@ -19,11 +20,7 @@ func TestFullDiskIsNamedAndLosesNothing(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	t.Parallel()
-	disk := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", disk).CombinedOutput(); err != nil {
-		t.Skipf("needs root to mount a small disk: %v: %s", err, out)
-	}
-	t.Cleanup(func() { exec.Command("umount", "-l", disk).Run() })
+	disk, _ := looptest.Mount(t, 64<<20)
 	cams, config := cameras(t, 1, "")
 	data := filepath.Join(disk, "data")
 	if out, code := nvrCommand(t, "config", "import", config, "-data", data); code != 0 {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,44 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"holdfast/nvr/store/looptest"
 )
 
 // loopFS mounts an ext4 of its own, so that what the kernel counts of its disk
 // is of the benchmark alone, and returns where, and the disk's statistics.
 func loopFS(b testing.TB) (dir string, stat func() (flushes, bytes int64)) {
 	b.Helper()
-	if os.Getuid() != 0 {
-		b.Skip("mounting a loop device needs root")
-	}
-	run := func(name string, args ...string) string {
-		b.Helper()
-		out, err := exec.Command(name, args...).CombinedOutput()
-		if err != nil {
-			b.Skipf("%s: %v: %s", name, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	file := filepath.Join(b.TempDir(), "disk")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		b.Fatal(err)
-	}
-	if err := os.Truncate(file, 2<<30); err != nil {
-		b.Fatal(err)
-	}
-	run("mke2fs", "-q", "-t", "ext4", "-F", file)
-	disk := run("losetup", "--find", "--show", file)
-	b.Cleanup(func() { run("losetup", "--detach", disk) })
-	dir = b.TempDir()
-	// As the appliance mounts its data partition.
-	if err := unix.Mount(disk, dir, "ext4", unix.MS_NOATIME|unix.MS_LAZYTIME, "errors=remount-ro"); err != nil {
-		b.Skip(err)
-	}
-	b.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			b.Error(err)
-		}
-	})
+	dir, disk := looptest.Mount(b, 2<<30)
 	return dir, func() (flushes, bytes int64) {
 		// Documentation/block/stat: the 7th is sectors written, the 16th flushes.
 		text, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(disk), "stat"))
