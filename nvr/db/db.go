@@ -457,13 +457,14 @@ func (d *DB) reserveWAL() {
 }
 
 // dsn makes a data source name of SQLite's URI form, in which path may have
-// any character.
+// any character, and may be relative: behind an authority, even an empty one, it
+// may not.
 func dsn(path string, parameters ...string) string {
 	q := make(url.Values)
 	for i := 0; i < len(parameters); i += 2 {
 		q.Add(parameters[i], parameters[i+1])
 	}
-	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
 }
 
 // common are the settings of every connection.

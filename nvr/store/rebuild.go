@@ -140,6 +140,9 @@ func Rebuild(ctx context.Context, cfg RebuildConfig) (res RebuildResult, err err
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil { // as Dirs are, with which it is compared
+		return res, err
+	}
 	if _, err := os.Stat(cfg.Dir); err != nil {
 		return res, err
 	}

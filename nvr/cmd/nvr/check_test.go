@@ -123,3 +123,25 @@ func TestBackupAndRestore(t *testing.T) {
 		}
 	}
 }
+
+// As a person types them, who stands beside the data.
+func TestCommandsTakeRelativePaths(t *testing.T) {
+	data := recordedData(t)
+	dir, name := filepath.Split(data)
+	for _, args := range [][]string{
+		{"check", "-data", name},
+		{"backup", "-data", name, "-to", "copy"},
+		{"restore", "-data", name, "-from", "copy"},
+		{"check", "-data", "./" + name},
+		{"rebuild", "-data", name},
+		{"check", "-data", name},
+		{"rebuild", "-data", name, "-dir", name + "/sample"},
+		{"check", "-data", name},
+		{"config", "export", "-data", name, "cameras.json"},
+		{"upgrade", "-data", name},
+	} {
+		if out, code := nvrIn(t, dir, args...); code != 0 {
+			t.Errorf("nvr %v: exit code %d, %s", args, code, out)
+		}
+	}
+}

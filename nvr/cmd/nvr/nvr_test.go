@@ -238,9 +238,16 @@ func recorded(t *testing.T, data string, cams *cameratest.Server) map[string]*re
 // nvrCommand runs a command to its end.
 func nvrCommand(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
+	return nvrIn(t, "", args...)
+}
+
+// nvrIn runs a command in a directory.
+func nvrIn(t *testing.T, dir string, args ...string) (out string, code int) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), asNVR+"=1")
 	b, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
