@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,22 +125,35 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 }
 
-// As a person types them, who stands beside the data.
+// Relative paths, as a person types them who stands beside the data; first what README.md has.
 func TestCommandsTakeRelativePaths(t *testing.T) {
-	data := recordedData(t)
-	dir, name := filepath.Split(data)
-	for _, args := range [][]string{
-		{"check", "-data", name},
-		{"backup", "-data", name, "-to", "copy"},
-		{"restore", "-data", name, "-from", "copy"},
-		{"check", "-data", "./" + name},
-		{"rebuild", "-data", name},
-		{"check", "-data", name},
-		{"rebuild", "-data", name, "-dir", name + "/sample"},
-		{"check", "-data", name},
-		{"config", "export", "-data", name, "cameras.json"},
-		{"upgrade", "-data", name},
-	} {
+	text, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands [][]string
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, " # ")
+		if w := strings.Fields(line); len(w) > 3 && w[0] == "bin/nvr" && w[1] != "run" {
+			commands = append(commands, w[1:])
+		}
+	}
+	if len(commands) != 4 {
+		t.Errorf("README.md has %q", commands)
+	}
+	mine := filepath.Join("data", "mine")
+	commands = append(commands, [][]string{
+		{"check", "-data", "./" + mine},
+		{"rebuild", "-data", mine, "-dir", mine + "/sample"},
+		{"check", "-data", mine},
+		{"config", "export", "-data", mine, "cameras.json"},
+		{"upgrade", "-data", mine},
+	}...)
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "data"), 0o700), os.Rename(recordedData(t), filepath.Join(dir, mine))); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range commands {
 		if out, code := nvrIn(t, dir, args...); code != 0 {
 			t.Errorf("nvr %v: exit code %d, %s", args, code, out)
 		}
