@@ -893,6 +893,20 @@ var mutants = []mutant{{
 	new:    "err = look(\"ro\")",
 	test:   "TestEveryOperationOfSQLiteFails/delete_journal/input/output_error/once",
 }, {
+	breaks: "the index of samples holds sizes, not what changes of them",
+	file:   "nvr/media/index.go",
+	old:    "uint64(zigzag(s.Size-*prev)))",
+	new:    "uint64(zigzag(s.Size)))",
+	test:   "TestIndexOfAFrameIsSmall",
+	in:     "nvr/db",
+}, {
+	breaks: "the index of samples holds durations, not what changes of them",
+	file:   "nvr/media/index.go",
+	old:    "zigzag(s.Duration-w.duration)",
+	new:    "zigzag(s.Duration)",
+	test:   "TestIndexOfAFrameIsSmall",
+	in:     "nvr/db",
+}, {
 	breaks: "a flush that failed is tried again late",
 	file:   "nvr/store/flush.go",
 	old:    "const flushRetry = time.Minute",
