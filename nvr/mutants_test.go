@@ -681,6 +681,18 @@ var mutants = []mutant{{
 		"\t\t\treturn nil, err\n\t\t}\n\t}\n\treturn m.Streams, nil\n",
 	test: powerCut + "clock_that_is_set",
 }, {
+	breaks: "recordings go by the clock of the camera",
+	file:   "nvr/store/recording.go",
+	old:    "\tif rec.follows {\n",
+	new:    "\tif rec.follows && false {\n",
+	test:   "TestFourHoursWithoutDrift",
+}, {
+	breaks: "a drift is worked off at once",
+	file:   "nvr/store/recording.go",
+	old:    "limit := d / 2000",
+	new:    "limit := d / 200",
+	test:   "TestFourHoursWithoutDrift",
+}, {
 	breaks: "what is adopted stays at the clock of its file",
 	file:   "nvr/store/adopt.go",
 	old:    "	rec.start, rec.localStart = rec.start.Add(by), rec.localStart.Add(by)\n",
