@@ -512,6 +512,24 @@ var mutants = []mutant{{
 	new:    "over := st.fsBytes - st.cfg.RetainBytes",
 	test:   powerCut + "retention",
 }, {
+	breaks: "what one flush chose counts in the next, too",
+	file:   "nvr/store/flush.go",
+	old:    "st.fsBytes += sh.addSum.fsBytes - sh.delSum.fsBytes",
+	new:    "st.fsBytes += sh.addSum.fsBytes",
+	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
+}, {
+	breaks: "what was collected is collected again",
+	file:   "nvr/store/directory.go",
+	old:    "d.gone = slices.Clone(d.gone[n:])",
+	new:    "d.gone = slices.Clone(d.gone)",
+	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
+}, {
+	breaks: "a garbage row goes while its file is unlinked",
+	file:   "nvr/store/flush.go",
+	old:    "\t\tfor _, id := range d.gone {\n\t\t\tbatch.Collected",
+	new:    "\t\tfor _, id := range d.garbage {\n\t\t\tbatch.Collected",
+	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
+}, {
 	breaks: "one recording too many is deleted",
 	file:   "nvr/store/flush.go",
 	old:    "if over <= 0 && !tooOld || len(sh.del) >= s.cfg.mostDeletions {",
