@@ -186,6 +186,24 @@ var mutants = []mutant{{
 	new:    "\tif st.unsyncedBytes += n; st.unsyncedBytes == 0 {\n\t\tst.undurable.Store(0)\n\t}\n",
 	test:   "TestStreamOfWhichAllFallsOutIsUnwell",
 }, {
+	breaks: "directories wait for each other",
+	file:   "nvr/store/directory.go",
+	old:    "func (d *directory) step() {\n",
+	new:    "var stepping atomic.Bool\n\nfunc (d *directory) step() {\n\tfor !stepping.CompareAndSwap(false, true) {\n\t\ttime.Sleep(time.Second)\n\t}\n\tdefer stepping.Store(false)\n",
+	test:   "TestSlowSyncHoldsUpOnlyItsOwnWatermark",
+}, {
+	breaks: "a disk that takes nothing takes memory from the streams of others",
+	file:   "nvr/store/ring.go",
+	old:    "return min(st.store.ring.Load()-limit, st.unsyncedBytes-limit/(2*int64(max(1, st.store.streams.Load()))))",
+	new:    "return st.store.ring.Load() - limit",
+	test:   "TestStalledDiskCostsTheOldestOfItsOwnStreamsOnly",
+}, {
+	breaks: "each file costs the disk flushes of its own",
+	file:   "nvr/store/internal/sampledir/disk.go",
+	old:    "len(files) < 2 ||",
+	new:    "len(files) < 200 ||",
+	test:   "TestSixteenFilesCostFourFlushes",
+}, {
 	breaks: "a step takes all there is",
 	file:   "nvr/store/directory.go",
 	old:    "n < len(rec.taken) && room > 0;",
@@ -288,6 +306,30 @@ var mutants = []mutant{{
 	old:    "if st.unusable = found.unusable; st.unusable != nil {",
 	new:    "if st.unusable = found.unusable; false {",
 	test:   "TestLateDirectoryIsTriedAgainFromItsFirstFile",
+}, {
+	breaks: "the start lists its directories",
+	file:   "nvr/store/store.go",
+	old:    "\tm, err := disk.ReadMeta()\n\tswitch {\n\tcase row.LastCompleteOpen == 0 &&",
+	new:    "\tdisk.Foreign()\n\tm, err := disk.ReadMeta()\n\tswitch {\n\tcase row.LastCompleteOpen == 0 &&",
+	test:   "TestStartListsNoDirectory",
+}, {
+	breaks: "a directory of another installation is used",
+	file:   "nvr/store/store.go",
+	old:    "\tcase err != nil:\n\tcase m.DatabaseUUID != s.db.UUID():\n\t\terr = fmt.Errorf(\"sample directory %s belongs",
+	new:    "\tcase err != nil:\n\tcase m.CompleteOpen != 0:\n\tcase m.DatabaseUUID != s.db.UUID():\n\t\terr = fmt.Errorf(\"sample directory %s belongs",
+	test:   "TestForeignDirectoryIsNotWrittenTo",
+}, {
+	breaks: "a mount point is used while its disk is away",
+	file:   "nvr/store/store.go",
+	old:    "case row.LastCompleteOpen == 0 && (errors.Is(err",
+	new:    "case row.LastCompleteOpen >= 0 && (errors.Is(err",
+	test:   "TestForeignDirectoryIsNotWrittenTo",
+}, {
+	breaks: "a directory that did not sync goes on",
+	file:   "nvr/store/unsynced.go",
+	old:    "\t\td.failed(err)\n\t\treturn err\n",
+	new:    "\t\treturn err\n",
+	test:   "TestFailedDirectorySyncPoisons",
 }, {
 	breaks: "a second sync of the directory",
 	file:   "nvr/store/unsynced.go",
@@ -511,6 +553,18 @@ var mutants = []mutant{{
 	old:    "over := st.fsBytes + sh.addSum.fsBytes + sh.waits - st.cfg.RetainBytes",
 	new:    "over := st.fsBytes - st.cfg.RetainBytes",
 	test:   powerCut + "retention",
+}, {
+	breaks: "a flush whose work is done comes all the same",
+	file:   "nvr/store/flush.go",
+	old:    "if p.no >= 0 && p.st.committed(p.no) {",
+	new:    "if p.no >= 0 && p.st.committed(p.no) && false {",
+	test:   "TestPlannedFlushIsDroppedWhenItsWorkIsDone",
+}, {
+	breaks: "what the schema refuses is not set aside",
+	file:   "nvr/store/flush.go",
+	old:    "err := s.db.Check(&row, entries...)\n\t\tif err == nil {",
+	new:    "err := s.db.Check(&row, entries...)\n\t\tif true {",
+	test:   "TestUnfitRecordingIsSetAside",
 }, {
 	breaks: "what one flush chose counts in the next, too",
 	file:   "nvr/store/flush.go",
@@ -777,6 +831,18 @@ var mutants = []mutant{{
 	new:    "",
 	test:   "TestAgeBehindASetClock",
 }, {
+	breaks: "the wall clock alone says how old a recording of this open is",
+	file:   "nvr/store/age.go",
+	old:    "return min(wall, running)",
+	new:    "return wall",
+	test:   "TestWrongClockDeletesNothing",
+}, {
+	breaks: "the wall clock alone says how old a recording of before is",
+	file:   "nvr/store/age.go",
+	old:    "return min(wall, min(max(",
+	new:    "return max(wall, min(max(",
+	test:   "TestWrongClockDeletesNothing",
+}, {
 	breaks: "the floor of a disk is never looked at",
 	file:   "nvr/store/room.go",
 	old:    "\t\tif need <= 0 {\n",
@@ -884,6 +950,12 @@ var mutants = []mutant{{
 	old:    "\treturn n > 0\n",
 	new:    "\treturn n < 0\n",
 	test:   "TestWhatAFullDiskTookIsDurable",
+}, {
+	breaks: "what is reserved for the database is not used",
+	file:   "nvr/store/ballast.go",
+	old:    "\tif b.off {\n",
+	new:    "\tif b.off || cause != nil {\n",
+	test:   "TestSmallDiskIsFilledByOthers",
 }, {
 	breaks: "the ballast is not removed",
 	file:   "nvr/store/ballast.go",
