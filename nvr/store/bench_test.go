@@ -207,7 +207,8 @@ func BenchmarkMonthAsSpans(b *testing.B) {
 	}
 }
 
-// The same, recording by recording.
+// The same, recording by recording: what a list with split90k reads. Nothing is
+// promised of it; the web interface asks for a day that way.
 func BenchmarkMonthAsRecordings(b *testing.B) {
 	st := openBig(b).Cameras()[3].Streams[0]
 	from := bigStart.Add(5*24*60*media.Minute + 300*media.Minute)
