@@ -915,6 +915,26 @@ var mutants = []mutant{{
 	new:    "false && s.ballast.release(err) {",
 	test:   "TestDatabaseComesBackOnAFullDisk",
 }, {
+	breaks: "files of recordings that have ended stay open",
+	file:   "nvr/store/directory.go",
+	old:    "if err := f.Close(); err != nil {",
+	new:    "if err := error(nil); err != nil {",
+	test:   "TestDaysOfFaults",
+}, {
+	breaks: "gaps stay behind the recordings that were before and after them",
+	file:   "nvr/db/gap.go",
+	old:    "start_time_90k < ?2 AND end_time_90k <= ?2`",
+	new:    "start_time_90k < ?2 AND end_time_90k < 0`",
+	test:   "TestDaysOfFaults",
+	in:     "nvr/store",
+}, {
+	breaks: "each recording is a span of its own",
+	file:   "nvr/db/span.go",
+	old:    "s.LastNo+1 == r.No() &&",
+	new:    "s.LastNo == r.No() &&",
+	test:   "TestDaysOfFaults",
+	in:     "nvr/store",
+}, {
 	breaks: "each file that does not sync has a line in the log",
 	file:   "nvr/store/spell.go",
 	old:    "d.spell.detailed > 1 {",
