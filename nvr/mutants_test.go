@@ -186,6 +186,24 @@ var mutants = []mutant{{
 	new:    "\tif st.unsyncedBytes += n; st.unsyncedBytes == 0 {\n\t\tst.undurable.Store(0)\n\t}\n",
 	test:   "TestStreamOfWhichAllFallsOutIsUnwell",
 }, {
+	breaks: "directories wait for each other",
+	file:   "nvr/store/directory.go",
+	old:    "func (d *directory) step() {\n",
+	new:    "var stepping atomic.Bool\n\nfunc (d *directory) step() {\n\tfor !stepping.CompareAndSwap(false, true) {\n\t\ttime.Sleep(time.Second)\n\t}\n\tdefer stepping.Store(false)\n",
+	test:   "TestSlowSyncHoldsUpOnlyItsOwnWatermark",
+}, {
+	breaks: "a disk that takes nothing takes memory from the streams of others",
+	file:   "nvr/store/ring.go",
+	old:    "return min(st.store.ring.Load()-limit, st.unsyncedBytes-limit/(2*int64(max(1, st.store.streams.Load()))))",
+	new:    "return st.store.ring.Load() - limit",
+	test:   "TestStalledDiskCostsTheOldestOfItsOwnStreamsOnly",
+}, {
+	breaks: "each file costs the disk flushes of its own",
+	file:   "nvr/store/internal/sampledir/disk.go",
+	old:    "len(files) < 2 ||",
+	new:    "len(files) < 200 ||",
+	test:   "TestSixteenFilesCostFourFlushes",
+}, {
 	breaks: "a step takes all there is",
 	file:   "nvr/store/directory.go",
 	old:    "n < len(rec.taken) && room > 0;",
@@ -288,6 +306,30 @@ var mutants = []mutant{{
 	old:    "if st.unusable = found.unusable; st.unusable != nil {",
 	new:    "if st.unusable = found.unusable; false {",
 	test:   "TestLateDirectoryIsTriedAgainFromItsFirstFile",
+}, {
+	breaks: "the start lists its directories",
+	file:   "nvr/store/store.go",
+	old:    "\tm, err := disk.ReadMeta()\n\tswitch {\n\tcase row.LastCompleteOpen == 0 &&",
+	new:    "\tdisk.Foreign()\n\tm, err := disk.ReadMeta()\n\tswitch {\n\tcase row.LastCompleteOpen == 0 &&",
+	test:   "TestStartListsNoDirectory",
+}, {
+	breaks: "a directory of another installation is used",
+	file:   "nvr/store/store.go",
+	old:    "\tcase err != nil:\n\tcase m.DatabaseUUID != s.db.UUID():\n\t\terr = fmt.Errorf(\"sample directory %s belongs",
+	new:    "\tcase err != nil:\n\tcase m.CompleteOpen != 0:\n\tcase m.DatabaseUUID != s.db.UUID():\n\t\terr = fmt.Errorf(\"sample directory %s belongs",
+	test:   "TestForeignDirectoryIsNotWrittenTo",
+}, {
+	breaks: "a mount point is used while its disk is away",
+	file:   "nvr/store/store.go",
+	old:    "case row.LastCompleteOpen == 0 && (errors.Is(err",
+	new:    "case row.LastCompleteOpen >= 0 && (errors.Is(err",
+	test:   "TestForeignDirectoryIsNotWrittenTo",
+}, {
+	breaks: "a directory that did not sync goes on",
+	file:   "nvr/store/unsynced.go",
+	old:    "\t\td.failed(err)\n\t\treturn err\n",
+	new:    "\t\treturn err\n",
+	test:   "TestFailedDirectorySyncPoisons",
 }, {
 	breaks: "a second sync of the directory",
 	file:   "nvr/store/unsynced.go",
@@ -512,6 +554,36 @@ var mutants = []mutant{{
 	new:    "over := st.fsBytes - st.cfg.RetainBytes",
 	test:   powerCut + "retention",
 }, {
+	breaks: "a flush whose work is done comes all the same",
+	file:   "nvr/store/flush.go",
+	old:    "if p.no >= 0 && p.st.committed(p.no) {",
+	new:    "if p.no >= 0 && p.st.committed(p.no) && false {",
+	test:   "TestPlannedFlushIsDroppedWhenItsWorkIsDone",
+}, {
+	breaks: "what the schema refuses is not set aside",
+	file:   "nvr/store/flush.go",
+	old:    "err := s.db.Check(&row, entries...)\n\t\tif err == nil {",
+	new:    "err := s.db.Check(&row, entries...)\n\t\tif true {",
+	test:   "TestUnfitRecordingIsSetAside",
+}, {
+	breaks: "what one flush chose counts in the next, too",
+	file:   "nvr/store/flush.go",
+	old:    "st.fsBytes += sh.addSum.fsBytes - sh.delSum.fsBytes",
+	new:    "st.fsBytes += sh.addSum.fsBytes",
+	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
+}, {
+	breaks: "what was collected is collected again",
+	file:   "nvr/store/directory.go",
+	old:    "d.gone = slices.Clone(d.gone[n:])",
+	new:    "d.gone = slices.Clone(d.gone)",
+	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
+}, {
+	breaks: "a garbage row goes while its file is unlinked",
+	file:   "nvr/store/flush.go",
+	old:    "\t\tfor _, id := range d.gone {\n\t\t\tbatch.Collected",
+	new:    "\t\tfor _, id := range d.garbage {\n\t\t\tbatch.Collected",
+	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
+}, {
 	breaks: "one recording too many is deleted",
 	file:   "nvr/store/flush.go",
 	old:    "if over <= 0 && !tooOld || len(sh.del) >= s.cfg.mostDeletions {",
@@ -681,6 +753,18 @@ var mutants = []mutant{{
 		"\t\t\treturn nil, err\n\t\t}\n\t}\n\treturn m.Streams, nil\n",
 	test: powerCut + "clock_that_is_set",
 }, {
+	breaks: "recordings go by the clock of the camera",
+	file:   "nvr/store/recording.go",
+	old:    "\tif rec.follows {\n",
+	new:    "\tif rec.follows && false {\n",
+	test:   "TestFourHoursWithoutDrift",
+}, {
+	breaks: "a drift is worked off at once",
+	file:   "nvr/store/recording.go",
+	old:    "limit := d / 2000",
+	new:    "limit := d / 200",
+	test:   "TestFourHoursWithoutDrift",
+}, {
 	breaks: "what is adopted stays at the clock of its file",
 	file:   "nvr/store/adopt.go",
 	old:    "	rec.start, rec.localStart = rec.start.Add(by), rec.localStart.Add(by)\n",
@@ -746,6 +830,18 @@ var mutants = []mutant{{
 	old:    "\t\ts.ages.Store(past)\n",
 	new:    "",
 	test:   "TestAgeBehindASetClock",
+}, {
+	breaks: "the wall clock alone says how old a recording of this open is",
+	file:   "nvr/store/age.go",
+	old:    "return min(wall, running)",
+	new:    "return wall",
+	test:   "TestWrongClockDeletesNothing",
+}, {
+	breaks: "the wall clock alone says how old a recording of before is",
+	file:   "nvr/store/age.go",
+	old:    "return min(wall, min(max(",
+	new:    "return max(wall, min(max(",
+	test:   "TestWrongClockDeletesNothing",
 }, {
 	breaks: "the floor of a disk is never looked at",
 	file:   "nvr/store/room.go",
@@ -819,6 +915,26 @@ var mutants = []mutant{{
 	new:    "false && s.ballast.release(err) {",
 	test:   "TestDatabaseComesBackOnAFullDisk",
 }, {
+	breaks: "files of recordings that have ended stay open",
+	file:   "nvr/store/directory.go",
+	old:    "if err := f.Close(); err != nil {",
+	new:    "if err := error(nil); err != nil {",
+	test:   "TestDaysOfFaults",
+}, {
+	breaks: "gaps stay behind the recordings that were before and after them",
+	file:   "nvr/db/gap.go",
+	old:    "start_time_90k < ?2 AND end_time_90k <= ?2`",
+	new:    "start_time_90k < ?2 AND end_time_90k < 0`",
+	test:   "TestDaysOfFaults",
+	in:     "nvr/store",
+}, {
+	breaks: "each recording is a span of its own",
+	file:   "nvr/db/span.go",
+	old:    "s.LastNo+1 == r.No() &&",
+	new:    "s.LastNo == r.No() &&",
+	test:   "TestDaysOfFaults",
+	in:     "nvr/store",
+}, {
 	breaks: "each file that does not sync has a line in the log",
 	file:   "nvr/store/spell.go",
 	old:    "d.spell.detailed > 1 {",
@@ -854,6 +970,12 @@ var mutants = []mutant{{
 	old:    "\treturn n > 0\n",
 	new:    "\treturn n < 0\n",
 	test:   "TestWhatAFullDiskTookIsDurable",
+}, {
+	breaks: "what is reserved for the database is not used",
+	file:   "nvr/store/ballast.go",
+	old:    "\tif b.off {\n",
+	new:    "\tif b.off || cause != nil {\n",
+	test:   "TestSmallDiskIsFilledByOthers",
 }, {
 	breaks: "the ballast is not removed",
 	file:   "nvr/store/ballast.go",
@@ -892,6 +1014,20 @@ var mutants = []mutant{{
 	old:    "err = look(\"rw\")",
 	new:    "err = look(\"ro\")",
 	test:   "TestEveryOperationOfSQLiteFails/delete_journal/input/output_error/once",
+}, {
+	breaks: "the index of samples holds sizes, not what changes of them",
+	file:   "nvr/media/index.go",
+	old:    "uint64(zigzag(s.Size-*prev)))",
+	new:    "uint64(zigzag(s.Size)))",
+	test:   "TestIndexOfAFrameIsSmall",
+	in:     "nvr/db",
+}, {
+	breaks: "the index of samples holds durations, not what changes of them",
+	file:   "nvr/media/index.go",
+	old:    "zigzag(s.Duration-w.duration)",
+	new:    "zigzag(s.Duration)",
+	test:   "TestIndexOfAFrameIsSmall",
+	in:     "nvr/db",
 }, {
 	breaks: "a flush that failed is tried again late",
 	file:   "nvr/store/flush.go",

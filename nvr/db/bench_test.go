@@ -1,32 +1,81 @@
 package db
 
 import (
+	_ "embed"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"holdfast/nvr/media"
+	"holdfast/nvr/mp4"
 )
 
-// fill adds minutes of recordings to each of the streams, with indexes of
-// the sizes a 1080p30 camera makes.
+//go:embed testdata/1080p30.txt
+var pictures1080p30 string
+
+// minuteOf1080p30 is the index of a minute of a 1080p30 camera, made of its pictures
+// by those who make it in the recorder: a fragment ends before a key and after a
+// second.
+func minuteOf1080p30(t testing.TB) (p Playback, bytes int64) {
+	t.Helper()
+	var video media.IndexWriter
+	var fragments mp4.FragmentIndexWriter
+	fragments.Init(1500)
+	var f mp4.Fragment
+	took := media.Duration(0)
+	end := func() {
+		if len(f.Video) > 0 {
+			fragments.Append(int64(f.HeaderSize()), len(f.Video), 0)
+		}
+		f.Video, took = nil, 0
+	}
+	for line := range strings.Lines(pictures1080p30) {
+		s := media.Sample{Duration: 3000, Key: strings.HasSuffix(line, " key\n")}
+		if _, err := fmt.Sscan(line, &s.Size); err != nil {
+			t.Fatal(err)
+		}
+		if s.Key || took >= media.Second {
+			end()
+		}
+		video.Append(s)
+		f.Video = append(f.Video, s)
+		took += media.Duration(s.Duration)
+	}
+	end()
+	if video.Samples != 1800 || video.Keys != 30 || fragments.Fragments != 60 {
+		t.Fatalf("%d pictures, %d keys, %d fragments", video.Samples, video.Keys, fragments.Fragments)
+	}
+	return Playback{Video: video.Index(), Fragments: fragments.Index()}, video.Bytes
+}
+
+// The promise is <= 3.6 bytes of index for each frame of a 1080p30 camera.
+func TestIndexOfAFrameIsSmall(t *testing.T) {
+	p, _ := minuteOf1080p30(t)
+	got := float64(len(p.Video)+len(p.Fragments)) / 1800
+	t.Logf("%.3f bytes a frame: %d of the video, %d of the fragments", got, len(p.Video), len(p.Fragments))
+	if got > 3.6 {
+		t.Errorf("the index takes %.3f bytes a frame, want at most 3.6", got)
+	}
+}
+
+// fill adds minutes of recordings to each of the streams, each with the index that a
+// 1080p30 camera makes.
 func (h *house) fill(minutes int32, streams ...Stream) {
 	r := rand.New(rand.NewPCG(1, 2))
-	index := make([]byte, 6038)
-	for i := range index {
-		index[i] = byte(r.Uint32())
-	}
+	index, bytes := minuteOf1080p30(h.t)
 	const step = 500
 	for from := int32(0); from < minutes; from += step {
 		for _, s := range streams {
 			b := h.batch(s, from, min(from+step, minutes))
 			for i := range b.Add {
 				a := &b.Add[i]
-				a.FileBytes = 30e6 + r.Int64N(1e6)
+				a.FileBytes = bytes + 20e3 + r.Int64N(1e6)
 				a.FSBytes = (a.FileBytes + 4095) &^ 4095
 				a.VideoBytes, a.MediaDelta = a.FileBytes-20e3, media.Duration(r.Int64N(5400)-2700)
-				a.Playback = Playback{Video: index, Fragments: index[:182]}
+				a.Playback = index
 				a.AudioEntry, a.AudioSamples, a.AudioBytes = 0, 0, 0
 			}
 			h.must(h.Flush(h.t.Context(), b))
@@ -43,7 +92,9 @@ func (h *house) fileSize() int64 {
 	return fi.Size()
 }
 
-// The promise is < 10 ms for a month (43,200 recordings) of one stream.
+// A month (43,200 recordings) of one stream, recording by recording. The promise of
+// < 10 ms is not for this: whoever lists a month is given spans (storage.md, "Spans"),
+// and BenchmarkMonthAsSpans of nvr/store measures them.
 func BenchmarkMonthOfAStream(b *testing.B) {
 	h := newHouse(b)
 	const month = 30 * 24 * 60
@@ -81,12 +132,14 @@ func BenchmarkFlush(b *testing.B) {
 		streams = append(streams, h.addCamera(name).Streams...)
 	}
 	h.fill(200, streams...)
+	index, _ := minuteOf1080p30(b)
+	index.Audio = make([]byte, 6000)
 	no := int32(200)
 	for b.Loop() {
 		batch := &Batch{OpenID: h.open.ID, Collected: h.state().Garbage}
 		for _, s := range streams {
 			r := h.recording(s, no)
-			r.Playback = Playback{Video: make([]byte, 6038), Audio: make([]byte, 6000), Fragments: make([]byte, 182)}
+			r.Playback = index
 			batch.Add = append(batch.Add, r)
 			batch.Delete = append(batch.Delete, CompositeID(s.ID, no-200))
 			batch.Streams = append(batch.Streams, StreamUpdate{ID: s.ID, NextNo: no + 1})
@@ -126,10 +179,8 @@ func BenchmarkDeleteCamera(b *testing.B) {
 	b.ReportMetric(float64(longest.Milliseconds()), "ms/longest")
 }
 
-// The promise is <= 3.6 bytes of index for each frame of a 1080p30 camera
-// (1,800 a recording, with video index and fragment index as fill makes them).
-// The file is larger: what is left over of a page by one index is seldom
-// filled by the next.
+// What the index of TestIndexOfAFrameIsSmall takes in the file is more: what is left
+// over of a page by one index is seldom filled by the next.
 func BenchmarkIndexSize(b *testing.B) {
 	const minutes, frames = 2000, 1800
 	for b.Loop() {

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 	"holdfast/nvr/media"
 	"holdfast/nvr/mp4"
 	"holdfast/nvr/store/internal/sampledir"
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
 // testEntry is a small H.264 description.
@@ -66,6 +68,12 @@ func (l *journal) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+func (l *journal) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
 }
 
 func newBench(t *testing.T, hook func(*Config)) *bench {
@@ -534,6 +542,101 @@ func TestGarbageRowsGoAfterUnlink(t *testing.T) {
 	})
 }
 
+// slowUnlink is a directory that takes its time to unlink a file.
+type slowUnlink struct {
+	sampledir.Dir
+	took time.Duration
+	ids  []int64 // the files that were unlinked, in their order; the directory's goroutine writes it
+}
+
+func (d *slowUnlink) Unlink(id int64) error {
+	time.Sleep(d.took)
+	d.ids = append(d.ids, id)
+	return d.Dir.Unlink(id)
+}
+
+// R27, R30: a flush that comes while the directory is still at work on what the one
+// before it asked for chooses none of that again, and takes away no garbage row of a
+// file that is there.
+func TestFlushDuringAnUnlinkChoosesAndCollectsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := sampledirtest.New(sampledirtest.State{})
+		slow := &slowUnlink{Dir: disk.Reopen()}
+		b := newBench(t, func(cfg *Config) { cfg.openDir = func(string) (sampledir.Dir, error) { return slow, nil } })
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 8*time.Minute)
+		f.run.End("test")
+		time.Sleep(5 * time.Minute)
+		var sizes []int64
+		for _, r := range list(t, st) {
+			sizes = append(sizes, st.blocks(r.FileBytes))
+		}
+		b.log.reset()
+
+		// allow sets the limit to what the recordings from number no on take.
+		allow := func(no int) {
+			st.mu.Lock()
+			defer st.mu.Unlock()
+			st.cfg.RetainBytes = 0
+			for _, n := range sizes[no:] {
+				st.cfg.RetainBytes += n
+			}
+		}
+		// flush makes sure of what one flush deletes and collects.
+		flush := func(when, deleted, collected string) {
+			t.Helper()
+			b.log.reset()
+			if err := b.s.flush(t.Context(), "by hand"); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			synctest.Wait()
+			del, col := flushedIDs(b.log.String())
+			if del != deleted || col != collected {
+				t.Errorf("%s: a flush deletes %q and collects %q, want %q and %q", when, del, col, deleted, collected)
+			}
+		}
+		slow.took = 20 * time.Second
+		allow(2)
+		flush("two have to go", "1/0 1/1", "")
+		time.Sleep(5 * time.Second)
+		flush("while the first is unlinked", "", "")
+		allow(3)
+		flush("one more has to go meanwhile", "1/2", "")
+		flush("again", "", "")
+		time.Sleep(20 * time.Second)
+		flush("while the second is unlinked", "", "")
+		time.Sleep(20 * time.Second)
+		flush("while the third is unlinked", "", "1/0 1/1")
+		flush("again", "", "")
+		time.Sleep(20 * time.Second)
+		flush("when all are gone", "", "1/2")
+		flush("again", "", "")
+		time.Sleep(time.Minute)
+		if want := []int64{1 << 32, 1<<32 + 1, 1<<32 + 2}; !slices.Equal(slow.ids, want) {
+			t.Errorf("unlinked were %v, want %v", slow.ids, want)
+		}
+		if state, err := b.s.db.State(t.Context()); err != nil || len(state.Garbage) != 0 {
+			t.Errorf("%d garbage rows are left: %v", len(state.Garbage), err)
+		}
+		rowsAndFiles(t, disk, st)
+		if n := len(list(t, st)); n != len(sizes)-3 {
+			t.Errorf("%d recordings are left of %d", n, len(sizes))
+		}
+	})
+}
+
+// flushedIDs are the recordings that the flushes in a log have deleted and collected.
+func flushedIDs(log string) (deleted, collected string) {
+	for _, m := range flushedLine.FindAllStringSubmatch(log, -1) {
+		deleted += strings.Trim(m[1], `"`)
+		collected += strings.Trim(m[2], `"`)
+	}
+	return deleted, collected
+}
+
+var flushedLine = regexp.MustCompile(`msg=flushed .*deleted=("[^"]*"|\S*) collected=("[^"]*"|\S*)`)
+
 // scripted is a directory that fails when told to.
 type scripted struct {
 	sampledir.Dir
@@ -693,6 +796,11 @@ func TestEachStepOfWritingAndCollectingIsRetried(t *testing.T) {
 		f.play(t, 8*time.Minute)
 		f.run.End("test")
 		b.stop()
+		for op, want := range map[string]int{"create": 2, "write": 4, "unlink": 3} {
+			if left, n := len(d.fail[op]), d.count(op); left > 0 || n < want {
+				t.Errorf("%s was tried %d times, %d of its faults are left", op, n, left)
+			}
+		}
 		b.start()
 		st = b.again("front")
 		first := numbers(t, st, list(t, st)[0].No)[0]
@@ -877,10 +985,10 @@ func TestKilledRecorderLosesNothingDurable(t *testing.T) {
 	})
 }
 
-// time.md: a camera whose clock is 100 ppm fast does not drag the recordings
-// away from the wall clock.
+// time.md rule 8: a camera whose clock is up to 500 ppm wrong does not drag the
+// recordings away from the wall clock, and of one that is worse that much is worked off.
 func TestFourHoursWithoutDrift(t *testing.T) {
-	for _, ppm := range []int64{-500, -400, -100, 0, 100, 400, 500} {
+	for _, ppm := range []int64{-1000, -500, -400, -100, 0, 100, 400, 500, 1000} {
 		if testing.Short() && ppm != -500 && ppm != 500 {
 			continue // slow under the race detector
 		}
@@ -894,8 +1002,10 @@ func TestFourHoursWithoutDrift(t *testing.T) {
 				f.play(t, 4*time.Hour)
 				in := st.Info()
 				now := media.TimeOf(time.Now())
-				if d := now.Sub(in.End); d < -2*media.Second || d > 12*media.Second {
-					t.Errorf("the last recording ends %v before now", d)
+				// The newest picture waits for the next one, which comes now.
+				want := 10*media.Second - media.Duration(ppm-min(max(ppm, -500), 500))*4*60*media.Minute/1_000_000
+				if d := now.Sub(in.End); d < want-media.Second/10 || d > want+media.Second/10 {
+					t.Errorf("the last recording ends %v before now, want %v", d, want)
 				}
 				f.run.End("test")
 			})
