@@ -629,6 +629,9 @@ func TestPowerCutCostsNothingDurable(t *testing.T) {
 				c := sc.run(t, seed+uint64(i)<<32)
 				t.Logf("%d operations, %d moments, %d power cuts, %d different states, %d cuts of the start after one, SQLite checked %d databases, %v",
 					len(c.log), len(c.l.moments), c.cuts, len(c.seen), c.again, c.asked, time.Since(began).Round(time.Millisecond))
+				if !t.Failed() && (c.again == 0 || c.asked == 0) {
+					t.Errorf("in %d starts the power failed again, SQLite checked %d databases", c.again, c.asked)
+				}
 				lives.Add(1)
 				cuts.Add(int64(c.cuts))
 				states.Add(int64(len(c.seen)))
@@ -648,6 +651,9 @@ func TestPowerCutCostsNothingDurable(t *testing.T) {
 	}
 	if n := cuts.Load(); n < 10_000 {
 		t.Errorf("only %d power cuts", n)
+	}
+	if n := states.Load(); again.Load() < n/24 || asked.Load() < n/20 { // half of what is to be expected
+		t.Errorf("of %d starts the power failed again in %d, SQLite checked %d databases", n, again.Load(), asked.Load())
 	}
 	if gives.Load() == 0 || pauses.Load() == 0 {
 		t.Error("no start had too little room")

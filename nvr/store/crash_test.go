@@ -820,6 +820,8 @@ type crash struct {
 	beside bool // see scenario
 	few    int  // see scenario
 
+	thorough bool // every start is looked at in every way, not some by chance
+
 	offered int // power cuts; a short run makes few of them
 	cuts    int // power cuts
 	again   int // power cuts in the start after one
@@ -913,6 +915,15 @@ func (c *crash) everywhere() {
 		}
 		p = m
 	}
+	// However few those were.
+	c.thorough = true
+	some := slices.DeleteFunc(slices.Clone(c.l.moments), func(m *moment) bool { return m.db == nil })
+	for range 2 {
+		m := some[c.rng.IntN(len(some))]
+		cut := sampledirtest.At(c.l.begin, c.log, m.ops)
+		fates := c.fates(cut.Unsynced())
+		c.try(m, cut, fates[c.rng.IntN(len(fates))])
+	}
 }
 
 // prefixes are the log of the database with ever more whole frames of what was
@@ -954,7 +965,7 @@ func (c *crash) torn(before, after []byte, inOrder bool) []byte {
 
 // try lets the power fail once, and fails the test when that costs anything.
 func (c *crash) try(m *moment, cut *sampledirtest.Cut, fate func(int) sampledirtest.Fate) {
-	if c.offered++; testing.Short() && c.offered%50 != 0 {
+	if c.offered++; testing.Short() && c.offered%50 != 0 && !c.thorough {
 		return
 	}
 	c.cuts++
@@ -969,7 +980,7 @@ func (c *crash) try(m *moment, cut *sampledirtest.Cut, fate func(int) sampledirt
 	}
 	key := c.state(m.db, st, m.room)
 	got := c.seen[key]
-	if got == nil {
+	if got == nil || c.thorough {
 		got = c.recover(st, m, true)
 		c.seen[key] = got
 	}
@@ -996,8 +1007,8 @@ func (c *crash) recover(st sampledirtest.State, m *moment, twice bool) (got *fou
 	if twice {
 		from /= 2
 	}
-	twice = twice && c.rng.IntN(12) == 0
-	ask := c.rng.IntN(10) == 0
+	twice = twice && (c.thorough || c.rng.IntN(12) == 0)
+	ask := c.thorough || c.rng.IntN(10) == 0
 	cramped := m.room != sampledirtest.Room{} && c.rng.IntN(2) == 0
 	boot := [...]string{bootID(), "another boot"}[c.rng.IntN(2)]
 	var beside besideLimits
