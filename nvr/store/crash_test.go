@@ -491,7 +491,7 @@ func (l *life) survey() *found {
 		l.Fatal(err)
 	}
 	rows := make(map[int64]bool)
-	again := rewritten(content.Files)
+	again := sync.OnceValue(func() map[int64]bool { return rewritten(content.Files) }) // which reads all files
 	for _, c := range s.Cameras() {
 		for _, st := range c.Streams {
 			if err := st.Unavailable(); err != nil {
@@ -510,7 +510,7 @@ func (l *life) survey() *found {
 				if r.Uncommitted {
 					l.Errorf("recording %s has no row", idString(id))
 				}
-				got, about, err := l.inspect(st, &r, content.Files[id], again[id])
+				got, about, err := l.inspect(st, &r, content.Files[id], func() bool { return again()[id] })
 				if err != nil {
 					l.Errorf("recording %s: %v", idString(id), err)
 					continue
@@ -595,9 +595,9 @@ func rewritten(files map[int64][]byte) map[int64]bool {
 }
 
 // inspect compares a row with its file.
-func (l *life) inspect(st *Stream, r *RecordingInfo, file []byte, again bool) (piece, *mp4.About, error) {
+func (l *life) inspect(st *Stream, r *RecordingInfo, file []byte, again func() bool) (piece, *mp4.About, error) {
 	// Behind what was durable when a sync failed there may be more (rule 13).
-	if n := int64(len(file)); n < r.FileBytes || n > r.FileBytes && r.EndReason != reasonDiskError && !again {
+	if n := int64(len(file)); n < r.FileBytes || n > r.FileBytes && r.EndReason != reasonDiskError && !again() {
 		return piece{}, nil, fmt.Errorf("its row says %d bytes, its file has %d", r.FileBytes, n)
 	}
 	file = file[:r.FileBytes]
