@@ -885,6 +885,12 @@ var mutants = []mutant{{
 	new:    "if i, ok := place[disk]; ok && false {",
 	test:   "TestDirectoriesOnOneDiskGiveOnce",
 }, {
+	breaks: "a start on a full disk gives up nothing of before",
+	file:   "nvr/store/room.go",
+	old:    "case r.DirID != q.sh.st.dir.id: //",
+	new:    "case r.DirID != q.sh.st.dir.id || r.OpenID != q.sh.st.store.OpenID(): //",
+	test:   powerCut + "disk_full",
+}, {
 	breaks: "recording never pauses",
 	file:   "nvr/store/room.go",
 	old:    `case r.paused == nil && r.helpless != "" && sp.Free < floor/2:`,

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -125,11 +126,13 @@ var scenarios = []scenario{
 		f.play(l, 20*time.Second)
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
+		l.meant("fragments without a row", list(l, f.run.st)[0].Fragments, 18)
 	}},
 	{name: "rotate", live: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 40, false)).Stream("main"), 0)
 		f.play(l, 100*time.Second)
 		f.run.End("test")
+		l.meant("recordings that go on in their run", l.count(f.run.st, goesOn), 1)
 	}},
 	{name: "two streams", live: func(l *life) {
 		c := l.put(settings("front", plenty, 20, true))
@@ -144,6 +147,10 @@ var scenarios = []scenario{
 		}
 		both.Wait()
 		time.Sleep(2 * time.Second)
+		l.meant("flushes", l.logged("msg=flushed"), 1)
+		for _, st := range c.Streams {
+			l.meant("recordings that go on in their run", l.count(st, goesOn), 1)
+		}
 	}},
 	{name: "flush", live: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 3, false)).Stream("main"), 0)
@@ -158,6 +165,7 @@ var scenarios = []scenario{
 			time.Sleep(300 * time.Millisecond)
 		}
 		f.run.End("test")
+		l.meant("flushes", l.logged("msg=flushed"), 6)
 	}},
 	{name: "retention", live: func(l *life) {
 		f := l.play(l.put(settings("front", 24<<10, 4, false)).Stream("main"), 0)
@@ -167,6 +175,7 @@ var scenarios = []scenario{
 		}
 		f.run.End("test")
 		time.Sleep(8 * time.Second)
+		l.meant("deleted", l.oldest(f.run.st), 4)
 	}},
 	{name: "garbage", live: func(l *life) {
 		f := l.play(l.put(settings("front", 16<<10, 3, false)).Stream("main"), 0)
@@ -184,6 +193,8 @@ var scenarios = []scenario{
 		}
 		f.run.End("test")
 		time.Sleep(6 * time.Second)
+		l.meant("unlinks that fail", l.failures(sampledirtest.Unlink, syscall.EIO), 12)
+		l.meant("deleted", l.oldest(f.run.st), 4)
 	}},
 	{name: "adoption", prepare: func(l *life) {
 		c := l.put(settings("front", plenty, 120, true))
@@ -202,6 +213,7 @@ var scenarios = []scenario{
 	}, live: func(l *life) {
 		var both sync.WaitGroup
 		for _, st := range l.camera("front").Streams {
+			l.meant("adopted", l.count(st, recovered), 4)
 			both.Go(func() {
 				f := l.play(st, 500)
 				f.play(l, 4*time.Second)
@@ -274,6 +286,7 @@ var scenarios = []scenario{
 	}, live: func(l *life) {
 		var both sync.WaitGroup
 		for _, st := range l.camera("front").Streams {
+			l.meant("files to adopt", st.Info().ToAdopt, 2)
 			both.Go(func() {
 				f := l.play(st, 800)
 				for range 2 {
@@ -286,6 +299,7 @@ var scenarios = []scenario{
 		}
 		both.Wait()
 		adopted(l, l.s.Load())
+		l.meant("all adopted", l.logged("adopted all files of before the start"), 1)
 	}},
 	{name: "killed, and the camera comes back", kill: true, prepare: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 8, false)).Stream("main"), 0)
@@ -294,6 +308,7 @@ var scenarios = []scenario{
 		f.play(l, 7*time.Second)
 	}, live: func(l *life) {
 		f := l.play(l.main("front"), 500)
+		l.meant("adopted", l.count(f.run.st, recovered), 1)
 		f.play(l, 6*time.Second)
 		f = l.next(f, "camera closed")
 		f.play(l, 6*time.Second)
@@ -303,16 +318,18 @@ var scenarios = []scenario{
 		f := l.play(l.put(settings("front", plenty, 6, false)).Stream("main"), 0)
 		f.play(l, 5500*time.Millisecond)
 		l.fault()
-		l.capacity(8 << 10)
+		l.capacity(4 << 10)
 		f.play(l, 4*time.Second)
 		f = l.next(f, "camera closed")
 		f.play(l, 6*time.Second)
+		l.meantPause(f.run.st)
 		l.capacity(0)
 		f.play(l, 3*time.Second)
 		l.faultless()
 		f.play(l, 5*time.Second)
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
+		l.meant("appends that find no room", l.failures(sampledirtest.Append, syscall.ENOSPC), 1)
 	}},
 	{name: "disk full", hook: func(cfg *Config) { cfg.RingBytes = 6000 }, live: func(l *life) {
 		const disk = 256 << 10 // its floor is four blocks
@@ -343,12 +360,11 @@ var scenarios = []scenario{
 			l.disk.Fill(sp.Free - free)
 			play(3*time.Second, true)
 		}
+		l.meant("deleted", l.oldest(c.Streams[0])+l.oldest(c.Streams[1]), 1)
 		l.fault()
 		l.disk.Fill(disk) // until nothing is left
 		play(20*time.Second, false)
-		if in := c.Streams[0].Info(); !strings.Contains(in.DirError, "recording pauses") {
-			l.Errorf("on a full disk the directory says %q", in.DirError)
-		}
+		l.meantPause(c.Streams[0])
 		l.disk.Fill(0)
 		play(3*time.Second, true)
 		l.faultless()
@@ -358,7 +374,7 @@ var scenarios = []scenario{
 		}
 		time.Sleep(2 * time.Second)
 	}},
-	{name: "memory full because the directory is", hook: func(cfg *Config) { cfg.RingBytes = 6000 }, live: func(l *life) {
+	{name: "memory full because the directory is", hook: func(cfg *Config) { cfg.RingBytes = 2400 }, live: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 10, false)).Stream("main"), 0)
 		f.play(l, 4500*time.Millisecond)
 		l.fault()
@@ -377,6 +393,9 @@ var scenarios = []scenario{
 		f.play(l, 4*time.Second)
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
+		l.meant("appends that find no room", l.failures(sampledirtest.Append, syscall.ENOSPC), 2)
+		l.meant("appends that fail otherwise", l.failures(sampledirtest.Append, syscall.EIO), 4)
+		l.meant("time that memory did not hold", l.missed(f.run.st, DiskFull), 1)
 	}},
 	{name: "memory full over a rotation", hook: func(cfg *Config) { cfg.RingBytes = 24_000 }, live: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 10, false)).Stream("main"), 0)
@@ -390,6 +409,9 @@ var scenarios = []scenario{
 		f.play(l, 4*time.Second)
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
+		l.meant("appends that find no room", l.failures(sampledirtest.Append, syscall.ENOSPC), 1)
+		l.meant("time that memory did not hold", l.missed(f.run.st, DiskFull), 1)
+		l.meant("recordings that go on in their run", l.count(f.run.st, goesOn), 1)
 	}},
 	{name: "file that does not sync", live: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 8, true)).Stream("main"), 0)
@@ -415,6 +437,9 @@ var scenarios = []scenario{
 		f.play(l, 3*time.Second)
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
+		l.meant("syncs that fail", l.failures(sampledirtest.Sync, syscall.EIO), 7)
+		l.meant("syncs that find no room", l.failures(sampledirtest.Sync, syscall.ENOSPC), 4)
+		l.meant("recordings that are written again", len(rewritten(l.disk.Content().Files)), 4)
 	}},
 	{name: "wall clock that steps", live: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 5, false)).Stream("main"), 0)
@@ -426,6 +451,7 @@ var scenarios = []scenario{
 		}
 		f.play(l, 2*time.Second)
 		f.run.End("test")
+		l.meant("steps that split the run", l.logged("clock was set again"), 4)
 	}},
 	{name: "clock that is set", unset: true, live: func(l *life) {
 		c := l.put(settings("front", plenty, 4, true))
@@ -442,10 +468,14 @@ var scenarios = []scenario{
 				f.run.End("test")
 			})
 		}
-		time.Sleep(9300 * time.Millisecond) // both have rows
+		time.Sleep(9300 * time.Millisecond)
+		for _, st := range c.Streams {
+			l.meant("rows by the clock that is not set", l.count(st, committed), 1)
+		}
 		l.stepped.Store(int64(-l.shift))
 		both.Wait()
 		time.Sleep(2 * time.Second)
+		l.meant("moves", l.logged("what was recorded since the start was moved"), 1)
 	}},
 	{name: "killed before the clock is set", unset: true, kill: true, prepare: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 5, false)).Stream("main"), 0)
@@ -454,11 +484,13 @@ var scenarios = []scenario{
 		f.play(l, 4*time.Second)
 	}, live: func(l *life) {
 		f := l.play(l.main("front"), 500)
+		l.meant("adopted", l.count(f.run.st, recovered), 1)
 		f.play(l, 5*time.Second)
 		l.stepped.Store(int64(-l.shift))
 		f.play(l, 4*time.Second)
 		f.run.End("test")
 		time.Sleep(2 * time.Second)
+		l.meant("moves", l.logged("what was recorded since the start was moved"), 1)
 	}},
 	{name: "camera deleted", few: 2, live: func(l *life) {
 		front, back := l.put(settings("front", 24<<10, 4, true)), l.put(settings("back", plenty, 10, false))
@@ -477,10 +509,16 @@ var scenarios = []scenario{
 		}
 		f.play(l, 700*time.Millisecond)
 		l.deleteCamera(front)
+		state, err := l.s.Load().db.State(l.Context())
+		if err != nil {
+			l.Error(err)
+		}
+		l.meant("streams that have rows still", len(state.Deleted), 1)
 		all.Wait()
 		f.run.End("test")
 		h.run.End("test")
 		time.Sleep(2 * time.Second)
+		l.meant("streams deleted", l.logged("deleted stream is gone"), 2)
 	}},
 	{name: "limit lowered", live: func(l *life) {
 		f := l.play(l.put(settings("front", plenty, 4, false)).Stream("main"), 0)
@@ -491,11 +529,13 @@ var scenarios = []scenario{
 			case 5:
 				l.put(settings("front", 20<<10, 4, false))
 			case 8:
+				l.meant("deleted by the first limit", l.oldest(f.run.st), 2)
 				l.put(settings("front", 8<<10, 4, false))
 			}
 		}
 		f.run.End("test")
 		time.Sleep(5 * time.Second)
+		l.meant("deleted by both", l.oldest(f.run.st), 7)
 	}},
 	{name: "stop and start", live: func(l *life) {
 		f := l.play(l.put(settings("front", 40<<10, 60, false)).Stream("main"), 0)
@@ -506,8 +546,70 @@ var scenarios = []scenario{
 			f = l.play(l.main("front"), (f.n+4)/5*5)
 		}
 		f.run.End("test")
+		opens := make(map[int32]bool)
+		for _, r := range list(l, f.run.st) {
+			opens[r.OpenID] = true
+		}
+		l.meant("opens", len(opens), 4)
 	}},
 }
+
+// meant makes sure that a scenario does what it is there for.
+func (l *life) meant(what string, got, least int) {
+	l.Helper()
+	if got < least {
+		l.Errorf("%s: %d, meant are at least %d", what, got, least)
+	}
+}
+
+// meantPause makes sure that recording into the directory of a stream pauses.
+func (l *life) meantPause(st *Stream) {
+	l.Helper()
+	if in := st.Info(); !strings.Contains(in.DirError, "recording pauses") {
+		l.Errorf("on a full disk the directory says %q", in.DirError)
+	}
+}
+
+// failures counts operations of a kind that failed with err.
+func (l *life) failures(kind sampledirtest.Kind, err error) (n int) {
+	for _, op := range l.disk.Log() {
+		if op.Kind == kind && errors.Is(op.Err, err) {
+			n++
+		}
+	}
+	return n
+}
+
+// logged counts lines of the log.
+func (l *life) logged(what string) int { return strings.Count(l.log.String(), what) }
+
+// count counts recordings of the stream for which f holds.
+func (l *life) count(st *Stream, f func(*RecordingInfo) bool) (n int) {
+	l.Helper()
+	for _, r := range list(l, st) {
+		if f(&r) {
+			n++
+		}
+	}
+	return n
+}
+
+// missed is how much time of the stream is missing for a cause, in 90 kHz.
+func (l *life) missed(st *Stream, cause Cause) int { return int(st.Info().GapTime[cause]) }
+
+// oldest is the number of the oldest recording of the stream: so many are deleted.
+func (l *life) oldest(st *Stream) int {
+	l.Helper()
+	all := list(l, st)
+	if len(all) == 0 {
+		l.Fatalf("stream %d has nothing", st.id)
+	}
+	return int(all[0].No)
+}
+
+func recovered(r *RecordingInfo) bool { return r.Recovered }
+func goesOn(r *RecordingInfo) bool    { return r.RunOffset > 0 }
+func committed(r *RecordingInfo) bool { return !r.Uncommitted }
 
 // clock steps the wall clock.
 func (l *life) clock(by time.Duration) { l.stepped.Add(int64(by)) }
@@ -517,7 +619,7 @@ func (l *life) clock(by time.Duration) { l.stepped.Add(int64(by)) }
 // the recorder goes on as if nothing had been.
 func TestPowerCutCostsNothingDurable(t *testing.T) {
 	seed := runSeed(t)
-	var lives, cuts, states, again, asked atomic.Int64
+	var lives, cuts, states, again, asked, cramped, gives, pauses atomic.Int64
 	t.Run("at every moment", func(t *testing.T) {
 		for i := range scenarios {
 			sc := &scenarios[i]
@@ -525,19 +627,35 @@ func TestPowerCutCostsNothingDurable(t *testing.T) {
 				t.Parallel()
 				began := time.Now()
 				c := sc.run(t, seed+uint64(i)<<32)
-				t.Logf("%d operations, %d moments, %d power cuts, %d different states, %d cuts of the start after one, %v",
-					len(c.log), len(c.l.moments), c.cuts, len(c.seen), c.again, time.Since(began).Round(time.Millisecond))
+				t.Logf("%d operations, %d moments, %d power cuts, %d different states, %d cuts of the start after one, SQLite checked %d databases, %v",
+					len(c.log), len(c.l.moments), c.cuts, len(c.seen), c.again, c.asked, time.Since(began).Round(time.Millisecond))
+				if !t.Failed() && (c.again == 0 || c.asked == 0) {
+					t.Errorf("in %d starts the power failed again, SQLite checked %d databases", c.again, c.asked)
+				}
 				lives.Add(1)
 				cuts.Add(int64(c.cuts))
 				states.Add(int64(len(c.seen)))
 				again.Add(int64(c.again))
 				asked.Add(int64(c.asked))
+				cramped.Add(int64(c.cramped))
+				gives.Add(int64(c.gives))
+				pauses.Add(int64(c.pauses))
 			})
 		}
 	})
 	t.Logf("%d power cuts left %d different states; in %d of the starts the power failed again; SQLite checked %d databases",
 		cuts.Load(), states.Load(), again.Load(), asked.Load())
-	if n := cuts.Load(); n < 10_000 && int(lives.Load()) == len(scenarios) && !testing.Short() && !t.Failed() {
+	t.Logf("%d starts on a small disk: %d made room, in %d recording paused", cramped.Load(), gives.Load(), pauses.Load())
+	if t.Failed() || testing.Short() || int(lives.Load()) < len(scenarios) {
+		return
+	}
+	if n := cuts.Load(); n < 10_000 {
 		t.Errorf("only %d power cuts", n)
+	}
+	if n := states.Load(); again.Load() < n/24 || asked.Load() < n/20 { // half of what is to be expected
+		t.Errorf("of %d starts the power failed again in %d, SQLite checked %d databases", n, again.Load(), asked.Load())
+	}
+	if gives.Load() == 0 || pauses.Load() == 0 {
+		t.Error("no start had too little room")
 	}
 }

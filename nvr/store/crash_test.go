@@ -88,6 +88,7 @@ type moment struct {
 	going, gone map[int32]bool
 	pardoned    bool
 	short       bool
+	room        sampledirtest.Room // of the disk
 	forgiven    map[int32]int
 	at          time.Time // wall clock
 	set         int32     // the open whose clock is known to be right; 0: it is not
@@ -285,7 +286,7 @@ func (l *life) note() {
 	defer l.mu.Unlock()
 	m := &moment{pardoned: l.pardoned, short: l.short, forgiven: l.forgiven, at: l.now()}
 	for {
-		m.ops, m.gone = l.disk.Len(), l.gone
+		m.ops, m.gone, m.room = l.disk.Len(), l.gone, l.disk.Room()
 		if s := l.s.Load(); s != nil && s.ClockGood() {
 			m.set = s.OpenID()
 		}
@@ -298,7 +299,7 @@ func (l *life) note() {
 		}
 	}
 	if n := len(l.moments); n > 0 {
-		if p := l.moments[n-1]; p.ops == m.ops && p.db == m.db && p.set == m.set && maps.Equal(p.known, m.known) && maps.Equal(p.sent, m.sent) && len(p.gone) == len(m.gone) {
+		if p := l.moments[n-1]; p.ops == m.ops && p.db == m.db && p.set == m.set && p.room == m.room && maps.Equal(p.known, m.known) && maps.Equal(p.sent, m.sent) && len(p.gone) == len(m.gone) {
 			return
 		}
 	}
@@ -490,7 +491,7 @@ func (l *life) survey() *found {
 		l.Fatal(err)
 	}
 	rows := make(map[int64]bool)
-	again := rewritten(content.Files)
+	again := sync.OnceValue(func() map[int64]bool { return rewritten(content.Files) }) // which reads all files
 	for _, c := range s.Cameras() {
 		for _, st := range c.Streams {
 			if err := st.Unavailable(); err != nil {
@@ -509,7 +510,7 @@ func (l *life) survey() *found {
 				if r.Uncommitted {
 					l.Errorf("recording %s has no row", idString(id))
 				}
-				got, about, err := l.inspect(st, &r, content.Files[id], again[id])
+				got, about, err := l.inspect(st, &r, content.Files[id], func() bool { return again()[id] })
 				if err != nil {
 					l.Errorf("recording %s: %v", idString(id), err)
 					continue
@@ -594,9 +595,9 @@ func rewritten(files map[int64][]byte) map[int64]bool {
 }
 
 // inspect compares a row with its file.
-func (l *life) inspect(st *Stream, r *RecordingInfo, file []byte, again bool) (piece, *mp4.About, error) {
+func (l *life) inspect(st *Stream, r *RecordingInfo, file []byte, again func() bool) (piece, *mp4.About, error) {
 	// Behind what was durable when a sync failed there may be more (rule 13).
-	if n := int64(len(file)); n < r.FileBytes || n > r.FileBytes && r.EndReason != reasonDiskError && !again {
+	if n := int64(len(file)); n < r.FileBytes || n > r.FileBytes && r.EndReason != reasonDiskError && !again() {
 		return piece{}, nil, fmt.Errorf("its row says %d bytes, its file has %d", r.FileBytes, n)
 	}
 	file = file[:r.FileBytes]
@@ -711,6 +712,77 @@ func (f *dbFiles) count(t *testing.T) {
 	}
 }
 
+// cramped starts a store on a disk that is as small and as full as when the power
+// failed, and goes on there for a while: the oldest goes, as long as anything with
+// a row is left, or recording pauses and says so (rules 26 and 28). Then there is
+// room again. It reports whether recording paused.
+func (l *life) cramped(room sampledirtest.Room, from int) (pauses bool) {
+	l.Helper()
+	l.disk.SetRoom(room)
+	l.mustOpen()
+	s := l.s.Load()
+	for _, st := range s.allStreams() {
+		if st.Info().ToAdopt > 0 {
+			adopted(l, s)
+		}
+		f := l.play(st, from)
+		for range 3 {
+			if err := f.one(); err != nil {
+				l.Errorf("picture on a small disk: %v", err)
+			}
+		}
+		f.run.End("test")
+	}
+	wrong := "?"
+	for end := time.Now().Add(2 * flushRetry); wrong != "" && time.Now().Before(end); {
+		time.Sleep(time.Second)
+		rows := 0
+		for _, st := range s.allStreams() {
+			for _, r := range list(l, st) {
+				if !r.Uncommitted {
+					rows++
+				}
+			}
+		}
+		in := s.Dirs()[0]
+		pauses = strings.Contains(in.Error, "recording pauses")
+		wrong = ""
+		switch {
+		case in.Free >= in.Floor:
+		case rows > 0:
+			wrong = fmt.Sprintf("%d recordings with a row are left", rows)
+		case in.Free < in.Floor/2 && !pauses:
+			wrong = "recording does not pause"
+		}
+		if wrong != "" {
+			wrong = fmt.Sprintf("%d of %d bytes are free, the floor is %d, the directory says %q, and %s", in.Free, in.Total, in.Floor, in.Error, wrong)
+		}
+	}
+	if wrong != "" {
+		l.Error(wrong)
+	}
+	l.disk.SetRoom(sampledirtest.Room{})
+	time.Sleep(2 * time.Second) // what memory held is settled
+	if err := s.flush(context.Background(), "by hand"); err != nil {
+		l.Errorf("flush: %v", err)
+	}
+	return pauses
+}
+
+// missAny reports whether one of these rows is there no more.
+func (l *life) missAny(rows map[int64]int64) bool {
+	l.Helper()
+	left := 0
+	for _, st := range l.s.Load().allStreams() {
+		for _, r := range list(l, st) {
+			if _, ok := rows[int64(st.id)<<32|int64(r.No)]; ok {
+				left++
+			}
+		}
+	}
+	return left < len(rows)
+}
+
 // askSQLite checks the closed database by its own means (I1, I6).
 func (l *life) askSQLite() {
 	l.Helper()
@@ -748,19 +820,25 @@ type crash struct {
 	beside bool // see scenario
 	few    int  // see scenario
 
+	thorough bool // every start is looked at in every way, not some by chance
+
 	offered int // power cuts; a short run makes few of them
 	cuts    int // power cuts
 	again   int // power cuts in the start after one
 	asked   int // databases that SQLite has looked at
+	cramped int // starts on a disk as small and as full as it was
+	pauses  int // of those, that did not record
+	gives   int // of those, that made room
 }
 
 // state is what a power cut leaves.
 type state struct {
 	db   *dbFiles
 	disk uint64
+	room sampledirtest.Room
 }
 
-func (c *crash) state(files *dbFiles, st sampledirtest.State) state {
+func (c *crash) state(files *dbFiles, st sampledirtest.State, room sampledirtest.Room) state {
 	h := &c.hash
 	h.Reset()
 	if st.Meta != nil {
@@ -771,7 +849,7 @@ func (c *crash) state(files *dbFiles, st sampledirtest.State) state {
 		fmt.Fprint(h, ";", id, len(st.Files[id]), ":")
 		h.Write(st.Files[id])
 	}
-	return state{files, h.Sum64()}
+	return state{files, h.Sum64(), room}
 }
 
 // fates are what may become of n operations: none, all, each alone, whole or
@@ -837,6 +915,15 @@ func (c *crash) everywhere() {
 		}
 		p = m
 	}
+	// However few those were.
+	c.thorough = true
+	some := slices.DeleteFunc(slices.Clone(c.l.moments), func(m *moment) bool { return m.db == nil })
+	for range 2 {
+		m := some[c.rng.IntN(len(some))]
+		cut := sampledirtest.At(c.l.begin, c.log, m.ops)
+		fates := c.fates(cut.Unsynced())
+		c.try(m, cut, fates[c.rng.IntN(len(fates))])
+	}
 }
 
 // prefixes are the log of the database with ever more whole frames of what was
@@ -878,7 +965,7 @@ func (c *crash) torn(before, after []byte, inOrder bool) []byte {
 
 // try lets the power fail once, and fails the test when that costs anything.
 func (c *crash) try(m *moment, cut *sampledirtest.Cut, fate func(int) sampledirtest.Fate) {
-	if c.offered++; testing.Short() && c.offered%50 != 0 {
+	if c.offered++; testing.Short() && c.offered%50 != 0 && !c.thorough {
 		return
 	}
 	c.cuts++
@@ -891,9 +978,9 @@ func (c *crash) try(m *moment, cut *sampledirtest.Cut, fate func(int) sampledirt
 			c.t.Errorf("recording %s has a row of %d bytes, of its file %d are left", idString(id), n, len(st.Files[id]))
 		}
 	}
-	key := c.state(m.db, st)
+	key := c.state(m.db, st, m.room)
 	got := c.seen[key]
-	if got == nil {
+	if got == nil || c.thorough {
 		got = c.recover(st, m, true)
 		c.seen[key] = got
 	}
@@ -920,8 +1007,9 @@ func (c *crash) recover(st sampledirtest.State, m *moment, twice bool) (got *fou
 	if twice {
 		from /= 2
 	}
-	twice = twice && c.rng.IntN(12) == 0
-	ask := c.rng.IntN(10) == 0
+	twice = twice && (c.thorough || c.rng.IntN(12) == 0)
+	ask := c.thorough || c.rng.IntN(10) == 0
+	cramped := m.room != sampledirtest.Room{} && c.rng.IntN(2) == 0
 	boot := [...]string{bootID(), "another boot"}[c.rng.IntN(2)]
 	var beside besideLimits
 	if c.beside {
@@ -942,8 +1030,18 @@ func (c *crash) recover(st sampledirtest.State, m *moment, twice bool) (got *fou
 				t.Logf("log of the start:\n%s", l.log)
 			}
 		}()
-		l.mustOpen()
-		if c.few > 0 {
+		if cramped {
+			c.cramped++
+			if l.cramped(m.room, from-1000) {
+				c.pauses++
+			}
+			if l.missAny(m.db.rows) {
+				c.gives++
+			}
+		} else {
+			l.mustOpen()
+		}
+		if c.few > 0 || cramped {
 			synctest.Wait() // until all that is deleted is garbage
 		}
 		got = l.survey()

@@ -85,11 +85,10 @@ type Dir struct {
 	// something, by the goroutine that does it. Set them before the first.
 	Before, After func()
 
-	begin    State // as New was given it
-	capacity int64 // bytes that fit into the files; 0: more than any test writes
-	foreign  int64 // bytes of the capacity that others have taken
+	begin State // as New was given it
 
 	mu      sync.Mutex
+	room    Room
 	log     []Op
 	entries map[int64]*inode
 	inodes  int
@@ -102,6 +101,13 @@ type Dir struct {
 
 // BlockSize of the disk.
 const BlockSize = 4096
+
+// Room is how large the disk is, and who else has a part of it. No power cut
+// changes it.
+type Room struct {
+	Capacity int64 // bytes that fit into the files, in whole blocks; 0: more than any test writes
+	Foreign  int64 // bytes of them that others have taken
+}
 
 type inode struct {
 	n    int
@@ -181,14 +187,29 @@ func (d *Dir) Failed(kind Kind) int {
 func (d *Dir) SetCapacity(n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.capacity = n
+	d.room.Capacity = n
 }
 
 // Fill lets others have n bytes of the capacity, in place of what they had.
 func (d *Dir) Fill(n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.foreign = n
+	d.room.Foreign = n
+}
+
+// Room is what SetCapacity and Fill were given.
+func (d *Dir) Room() Room {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.room
+}
+
+// SetRoom is SetCapacity and Fill at once: that of a disk before a power cut, for
+// the one that is made of what it left.
+func (d *Dir) SetRoom(r Room) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.room = r
 }
 
 // Len is how many operations are logged.
@@ -410,14 +431,14 @@ func (d *Dir) Space() (s sampledir.Space, err error) {
 func (d *Dir) Moved() bool { return false }
 
 func (d *Dir) total() int64 {
-	if d.capacity > 0 {
-		return d.capacity
+	if d.room.Capacity > 0 {
+		return d.room.Capacity
 	}
 	return 1 << 40
 }
 
 func (d *Dir) used() int64 {
-	n := d.foreign
+	n := d.room.Foreign
 	for _, in := range d.entries {
 		n += blocks(int64(len(in.data)))
 	}
@@ -462,7 +483,7 @@ func (d *Dir) Fork(n int) *Dir {
 			}
 		}
 	}
-	next.log, next.capacity = slices.Clone(d.log[:n]), d.capacity
+	next.log, next.room = slices.Clone(d.log[:n]), d.room
 	return next
 }
 
