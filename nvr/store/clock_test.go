@@ -485,7 +485,7 @@ func TestClockThatIsSetDuringAFlush(t *testing.T) {
 		if during.Load() || b.s.ClockGood() {
 			t.Error("the clock was not set during the flush")
 		}
-		if st.committedNo == 0 {
+		if held(&st.mu, func() int32 { return st.committedNo }) == 0 {
 			t.Error("there was nothing to flush")
 		}
 		anchors(b, "flushed")
@@ -880,12 +880,13 @@ func TestRunsAreCountedBehindAStep(t *testing.T) {
 		f := newFeed(st.Begin(nil))
 		f.play(t, 5*time.Second)
 		d.stop(syscall.ENOSPC, "write", "create")
-		for st.nextNo < 2 {
+		for held(&st.mu, func() int32 { return st.nextNo }) < 2 {
 			f.play(t, time.Second)
 		}
 		f.play(t, 5*time.Second)
 		c.set(time.Hour)
-		for rec := st.recent[0]; rec.endReason == ""; {
+		rec := held(&st.mu, func() *recording { return st.recent[0] })
+		for held(&st.mu, func() bool { return rec.endReason == "" }) {
 			f.play(t, time.Second)
 		}
 		d.heal()
@@ -930,11 +931,11 @@ func TestManyStartsWithoutAClock(t *testing.T) {
 		b.s.open.ID, b.s.open.BootID, b.s.open.Start = n+1, "boot", media.Time(n+1)*media.Time(media.Second)
 		b.s.initClock(b.s.open.Start, b.s.open.Start)
 		before := b.s.clock.before
+		b.s.open.ID = 1
 		b.s.flushing.Unlock()
 		if k := len(before); k == 0 || before[k-1].ID != n {
 			t.Fatalf("%d opens went by this clock", k)
 		}
-		b.s.open.ID = 1
 		f := newFeed(st.Begin(nil))
 		f.play(t, 5*time.Second)
 		if in := st.Info(); in.Recordings == 0 {

@@ -746,8 +746,8 @@ func (k *soak) compare() {
 				k.Errorf("recording %d/%d is missing though %d of %d bytes are in use with it, and it is %v old", st.id, last.no, sum+last.fs, k.least[st.id], old)
 			}
 		}
-		if st.unusable != nil {
-			k.Errorf("stream %s-%s: %v", st.name, st.typ, st.unusable)
+		if err := held(&st.mu, func() error { return st.unusable }); err != nil {
+			k.Errorf("stream %s-%s: %v", st.name, st.typ, err)
 		}
 	}
 	k.know()

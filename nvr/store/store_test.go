@@ -109,6 +109,13 @@ func (b *bench) stop() {
 	}
 }
 
+// held reads what a lock guards.
+func held[T any](mu sync.Locker, read func() T) T {
+	mu.Lock()
+	defer mu.Unlock()
+	return read()
+}
+
 // camera adds a camera with a main stream.
 func (b *bench) camera(name string, retain int64, flushIfSec int) *Stream {
 	b.Helper()
@@ -472,8 +479,10 @@ func TestUnfitRecordingIsSetAside(t *testing.T) {
 		if err := f.one(); err != nil {
 			t.Fatal(err)
 		}
+		bad.mu.Lock()
 		f.run.rec.start = -5 // the schema wants start > 0
 		f.run.rec.runOffset = 1
+		bad.mu.Unlock()
 		f.run.End("test")
 		g.run.End("test")
 		h := newFeed(bad.Begin(nil))
