@@ -1745,9 +1745,21 @@ var mutants = []mutant{{
 }, {
 	breaks: "a directory that went still says that it is ours",
 	file:   "nvr/store/dirs.go",
-	old:    "if disk, ok := dir.(*sampledir.Disk); ok {\n\t\tif err := disk.Retire()",
+	old:    "if disk, ok := dir.(*sampledir.Disk); ok {\n\t\tif err := disk.Retire(d.uuid)",
 	new:    "if disk, ok := dir.(*sampledir.Disk); ok {\n\t\tif err := disk.Sync()",
 	test:   "TestDirectoryComesAndGoes",
+}, {
+	breaks: "a directory is added again while it still goes",
+	file:   "nvr/store/dirs.go",
+	old:    "release, err := s.claim(d.path)",
+	new:    "release, err := s.claim(\"\")",
+	test:   "TestDirectoryIsAddedAgainWhileItGoes",
+}, {
+	breaks: "a directory that goes takes what says whose the next one is",
+	file:   "nvr/store/internal/sampledir/meta.go",
+	old:    "err == nil && m.DirUUID != uuid {",
+	new:    "err == nil && m.DirUUID == \"\" {",
+	test:   "TestDirectoryIsAddedAgainWhileItGoes",
 }, {
 	breaks: "a directory goes with streams in it",
 	file:   "nvr/store/dirs.go",

@@ -71,13 +71,13 @@ func (s *Store) AddDir(ctx context.Context, path string) (id int32, err error) {
 	return 0, err
 }
 
-// claim keeps all others from a path that is looked at to become a sample
-// directory, until it is released.
+// claim keeps all others from a path that becomes a sample directory or was one,
+// until it is released.
 func (s *Store) claim(path string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, twice := s.adding[path]; twice {
-		return nil, fmt.Errorf("%s is being added already, and its disk has not answered yet", path)
+		return nil, fmt.Errorf("%s is being added or deleted already, and its disk has not answered yet", path)
 	}
 	s.adding[path] = struct{}{}
 	return func() {
@@ -183,16 +183,21 @@ func (s *Store) checkDir(path string) error {
 	defer dir.Close()
 	if m, err := dir.ReadMeta(); err == nil {
 		s.mu.RLock()
-		i := slices.IndexFunc(s.dirs, func(d *directory) bool { return d.uuid == m.DirUUID })
+		used := ""
+		for _, d := range s.dirs {
+			if d.uuid == m.DirUUID {
+				used = d.path
+			}
+		}
 		s.mu.RUnlock()
 		disk, ok := dir.(*sampledir.Disk)
 		switch {
 		case m.DatabaseUUID != s.db.UUID() || !ok:
 			return fmt.Errorf("%s belongs to an installation already (database %s)", path, m.DatabaseUUID)
-		case i >= 0:
-			return fmt.Errorf("%s is a sample directory already, by the name %s", path, s.dirs[i].path)
+		case used != "":
+			return fmt.Errorf("%s is a sample directory already, by the name %s", path, used)
 		}
-		if err := disk.Retire(); err != nil {
+		if err := disk.Retire(m.DirUUID); err != nil {
 			return fmt.Errorf("%w, of a time that the database does not know: nvr rebuild takes it in", err)
 		}
 	}
@@ -232,8 +237,19 @@ func (s *Store) takeDirs(ctx context.Context, rows []db.Dir) error {
 // ErrNotFound. Of one that can be reached, nothing is left but an empty directory;
 // of one that is away, the files are left as they are.
 func (s *Store) DeleteDir(ctx context.Context, id int32) error {
-	d, err := s.forget(ctx, id)
+	s.mu.RLock()
+	d := s.directory(id)
+	s.mu.RUnlock()
+	if d == nil {
+		return fmt.Errorf("sample directory %d: %w", id, ErrNotFound)
+	}
+	// Who adds it again at once gets it when what it was is gone from it.
+	release, err := s.claim(d.path)
 	if err != nil {
+		return &InUseError{d.path, err.Error()}
+	}
+	defer release()
+	if err := s.forget(ctx, d); err != nil {
 		return err
 	}
 	d.stop()
@@ -265,7 +281,7 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 		return nil
 	}
 	if disk, ok := dir.(*sampledir.Disk); ok {
-		if err := disk.Retire(); err != nil {
+		if err := disk.Retire(d.uuid); err != nil {
 			s.log.Warn("sample directory is deleted, and still says that it is ours", "dir", d.path, "err", err)
 		}
 	}
@@ -276,14 +292,14 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 }
 
 // forget takes the rows of a directory out of the database when nothing is in it.
-func (s *Store) forget(ctx context.Context, id int32) (*directory, error) {
+func (s *Store) forget(ctx context.Context, d *directory) error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	s.mu.RLock()
-	d := s.directory(id)
+	known := s.directory(d.id) == d
 	s.mu.RUnlock()
-	if d == nil {
-		return nil, fmt.Errorf("sample directory %d: %w", id, ErrNotFound)
+	if !known {
+		return fmt.Errorf("sample directory %d: %w", d.id, ErrNotFound)
 	}
 	var by []string
 	for _, st := range s.streamsIn(d) {
@@ -291,29 +307,29 @@ func (s *Store) forget(ctx context.Context, id int32) (*directory, error) {
 	}
 	switch {
 	case d.path == s.resolve(defaultDir):
-		return nil, &InUseError{d.path, "it is the recorder's own"}
+		return &InUseError{d.path, "it is the recorder's own"}
 	case len(by) > 0:
-		return nil, &InUseError{d.path, "it has the recordings of " + strings.Join(by, ", ") + ": delete these streams first"}
+		return &InUseError{d.path, "it has the recordings of " + strings.Join(by, ", ") + ": delete these streams first"}
 	}
 	if s.goingIn(d) != "" {
 		if err := s.flushLocked(context.WithoutCancel(ctx), "sample directory goes"); err != nil {
-			return nil, err
+			return err
 		}
 		if why := s.goingIn(d); why != "" {
-			return nil, &InUseError{d.path, why}
+			return &InUseError{d.path, why}
 		}
 	}
 	if !d.lost() {
 		if err := s.empty(ctx, d); err != nil && !d.lost() {
-			return nil, err
+			return err
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	// From here on it is brought to its end.
-	if err := s.db.ApplyConfig(context.WithoutCancel(ctx), &db.Change{DeleteDirs: []int32{id}}); err != nil {
-		return nil, s.verdict(err)
+	if err := s.db.ApplyConfig(context.WithoutCancel(ctx), &db.Change{DeleteDirs: []int32{d.id}}); err != nil {
+		return s.verdict(err)
 	}
 	s.mu.Lock()
 	s.dirs = slices.DeleteFunc(slices.Clone(s.dirs), func(o *directory) bool { return o == d })
@@ -322,7 +338,7 @@ func (s *Store) forget(ctx context.Context, id int32) (*directory, error) {
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
 	s.noteDirs()
-	return d, nil
+	return nil
 }
 
 // empty has what is garbage in a directory unlinked, and its rows go. The caller

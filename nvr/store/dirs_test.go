@@ -142,7 +142,10 @@ func TestDirectoryThatWasOursIsAdopted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.s.forget(t.Context(), id); err != nil { // and the power fails
+		b.s.mu.RLock()
+		d := b.s.directory(id)
+		b.s.mu.RUnlock()
+		if err := b.s.forget(t.Context(), d); err != nil { // and the power fails
 			t.Fatal(err)
 		}
 		b.stop()
@@ -477,6 +480,58 @@ func TestDirectoryGoesBehindACopyOfTheDatabase(t *testing.T) {
 			t.Errorf("left are %v, %v", names, err)
 		}
 	})
+}
+
+// Who adds a directory again while it still goes is told so, and what goes takes
+// nothing from the one that comes, by whatever path that is.
+func TestDirectoryIsAddedAgainWhileItGoes(t *testing.T) {
+	for _, link := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, nil)
+			path := t.TempDir()
+			again := path
+			id, err := b.s.AddDir(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if link {
+				again = filepath.Join(t.TempDir(), "link")
+				if err := os.Symlink(path, again); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.s.mu.RLock()
+			d := b.s.directory(id)
+			b.s.mu.RUnlock()
+			d.copying <- struct{}{} // a copy is under way, which it waits for
+			gone := make(chan error, 1)
+			go func() { gone <- b.s.DeleteDir(t.Context(), id) }()
+			synctest.Wait()
+			_, err = b.s.AddDir(t.Context(), again)
+			if e, ok := errors.AsType[*ConfigError](err); !link && (!ok || !strings.Contains(e.Problem, "deleted already")) || link && err != nil {
+				t.Errorf("added while it goes: %v", err)
+			}
+			<-d.copying
+			if err := <-gone; err != nil {
+				t.Error(err)
+			}
+			if !link {
+				if _, err := b.s.AddDir(t.Context(), path); err != nil {
+					t.Error(err)
+				}
+			}
+			b.stop()
+			b.start()
+			for _, d := range b.s.Dirs() {
+				if d.Error != "" {
+					t.Errorf("%s: %s", d.Path, d.Error)
+				}
+			}
+			if n := len(b.s.Dirs()); n != 2 {
+				t.Errorf("%d sample directories", n)
+			}
+		})
+	}
 }
 
 // A disk that does not answer when a directory on it is to be added holds up

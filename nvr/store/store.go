@@ -134,7 +134,7 @@ type Store struct {
 	mu      sync.RWMutex // guards what follows; taken after flushing
 	cameras []*Camera    // by name
 	dirs    []*directory
-	adding  map[string]struct{} // paths of directories that are looked at, to be added
+	adding  map[string]struct{} // paths of directories that are being added or deleted
 	changed chan struct{}       // closed at the next change of the configuration
 
 	ends     endings

@@ -159,8 +159,11 @@ func (d *Disk) names(counts func(string) bool) ([]string, error) {
 
 // Retire makes a directory that holds no sample file one that anybody may take:
 // copies of the database go, and then what says whose it was, durably. It fails
-// when there is something else.
-func (d *Disk) Retire() error {
+// when there is something else, or when it says that it is another one than uuid.
+func (d *Disk) Retire(uuid string) error {
+	if m, err := d.ReadMeta(); err == nil && m.DirUUID != uuid {
+		return fmt.Errorf("sample directory %s is %s, and not %s any more", d.path, m.DirUUID, uuid)
+	}
 	names, err := d.names(func(name string) bool { return !ours(name) })
 	if err != nil {
 		return err
