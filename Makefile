@@ -130,7 +130,7 @@ load:
 	go test -count 1 -v -timeout 1h -run '^TestRecordingGoesOnUnderLoad$$' ./nvr/cmd/nvr -load $(LOADTIME) -logins 1000 -readers 200 -load-seed $(SEED)
 
 mutants:
-	go test -count 1 -v -timeout 2h -run '^TestMutantsAreCaught$$' ./nvr -mutants
+	go test -count 1 -v -timeout 6h -run '^TestMutantsAreCaught$$' ./nvr -mutants
 
 fuzz:
 	@set -e; for p in $$(go list ./...); do \
