@@ -1746,6 +1746,18 @@ var mutants = []mutant{{
 	old:    "} else if wait > 0 {",
 	new:    "} else if wait > 1e18 {",
 	test:   "TestTryIsGentleAndEnds",
+}, {
+	breaks: "a restore goes on with what a kill left of one",
+	file:   "nvr/store/restore.go",
+	old:    "\tremoveDatabase(path, false)\n\tdefer func() {",
+	new:    "\tdefer func() {",
+	test:   "TestRestoreGoesOnAfterAKillAtAnyPoint",
+}, {
+	breaks: "a rebuild goes on with what a kill left of one",
+	file:   "nvr/store/rebuild.go",
+	old:    "\tremoveDatabase(path, false)\n\tdefer func() {",
+	new:    "\tdefer func() {",
+	test:   "TestRebuildGoesOnAfterAKillAtAnyPoint",
 }}
 
 func TestMutantsAreCaught(t *testing.T) {
