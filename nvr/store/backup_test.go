@@ -95,6 +95,14 @@ var lose = map[string]func(f *footage){
 		f.must(os.WriteFile(f.db(".restoring-wal"), []byte("half"), 0o600))
 		f.must(os.WriteFile(filepath.Join(f.dir, "sample/db.backup-new"), []byte("half"), 0o600))
 	},
+	"missing after a cut between the generations": func(f *footage) {
+		f.must(os.Remove(f.db("")))
+		older := filepath.Join(f.dir, "sample/db.backup-1")
+		if err := os.Rename(filepath.Join(f.dir, "sample/db.backup-0"), older); !errors.Is(err, os.ErrNotExist) { // where there is no copy
+			f.must(err)
+			f.must(os.WriteFile(filepath.Join(f.dir, "sample/db.backup-new"), f.read(older), 0o600))
+		}
+	},
 	"damage seen before": func(f *footage) {
 		f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
 		f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
