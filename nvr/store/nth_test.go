@@ -244,7 +244,7 @@ func TestEveryOperationFails(t *testing.T) {
 						for n := 1; n <= count[kind] && !t.Failed(); n += step {
 							arm := func(d *sampledirtest.Dir) { d.Fail(kind, n, times, err) }
 							early := kind == sampledirtest.DirSync && n <= atStart
-							tally.Count(string(kind), one(t, rng, arm, kind, early))
+							tally.Live(string(kind), func() bool { return one(t, rng, arm, kind, early) })
 							if t.Failed() {
 								t.Errorf("seed %d: %s number %d of %d failed %s with %v", seed, kind, n, count[kind], word, err)
 							}
