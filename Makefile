@@ -116,9 +116,11 @@ bench: setup
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
 
 # At every moment of every scenario, with N random subsets of what is not synced;
-# and the recorder killed at each of its first 300 calls.
+# with each operation of a directory and of SQLite failing; and the recorder
+# killed at each of its first 300 calls.
 crash:
-	go test -count 1 -v -timeout 24h -run '^TestPowerCutCosts|^TestEveryOperation|^TestFaultsUnder' ./nvr/store -subsets $(N) -seed $(SEED)
+	go test -count 1 -v -timeout 24h -run '^TestPowerCutCosts|^TestEveryOperation|^TestFaultsUnder' ./nvr/store -every -subsets $(N) -seed $(SEED)
+	go test -count 1 -v -timeout 24h -run '^TestEveryOperationOfSQLite' ./nvr/db -every
 	go test -count 1 -v -timeout 2h -run '^TestKilledAtAnyCall' ./nvr/cmd/nvr -every-kill
 
 # A table of each day as it goes; the first thing that does not hold ends it.
@@ -130,7 +132,7 @@ load:
 	go test -count 1 -v -timeout 1h -run '^TestRecordingGoesOnUnderLoad$$' ./nvr/cmd/nvr -load $(LOADTIME) -logins 1000 -readers 200 -load-seed $(SEED)
 
 mutants:
-	go test -count 1 -v -timeout 2h -run '^TestMutantsAreCaught$$' ./nvr -mutants
+	go test -count 1 -v -timeout 6h -run '^TestMutantsAreCaught$$' ./nvr -mutants
 
 fuzz:
 	@set -e; for p in $$(go list ./...); do \

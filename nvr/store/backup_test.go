@@ -95,6 +95,14 @@ var lose = map[string]func(f *footage){
 		f.must(os.WriteFile(f.db(".restoring-wal"), []byte("half"), 0o600))
 		f.must(os.WriteFile(filepath.Join(f.dir, "sample/db.backup-new"), []byte("half"), 0o600))
 	},
+	"missing after a cut between the generations": func(f *footage) {
+		f.must(os.Remove(f.db("")))
+		older := filepath.Join(f.dir, "sample/db.backup-1")
+		if err := os.Rename(filepath.Join(f.dir, "sample/db.backup-0"), older); !errors.Is(err, os.ErrNotExist) { // where there is no copy
+			f.must(err)
+			f.must(os.WriteFile(filepath.Join(f.dir, "sample/db.backup-new"), f.read(older), 0o600))
+		}
+	},
 	"damage seen before": func(f *footage) {
 		f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
 		f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
@@ -184,6 +192,129 @@ func TestLostDatabaseComesBackFromItsCopy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// kills copies the data directory at each point that it is called with, as a kill
+// there would leave it.
+type kills struct {
+	t      *testing.T // outside of any bubble
+	f      *footage
+	points []string
+	left   map[string]*footage // by point
+}
+
+func (k *kills) at(point string) {
+	point = fmt.Sprintf("%02d %s", len(k.points)+1, point)
+	k.points = append(k.points, point)
+	if k.left == nil {
+		k.left = make(map[string]*footage)
+	}
+	k.left[point] = k.f.copy(k.t, inMemory(k.t))
+}
+
+// each calls f with what the kill at each point left.
+func (k *kills) each(t *testing.T, atLeast int, f func(t *testing.T, left *footage)) {
+	if len(k.points) < atLeast {
+		t.Fatalf("only %d points: %q", len(k.points), k.points)
+	}
+	for _, point := range k.points {
+		t.Run(point, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				left := *k.left[point]
+				left.T = t
+				f(t, &left)
+			})
+		})
+	}
+}
+
+// nothingHalf fails the test when something is left of a database that was being
+// made.
+func (f *footage) nothingHalf() {
+	f.Helper()
+	for _, name := range []string{".restoring", ".rebuilding"} {
+		if left, err := filepath.Glob(f.db(name + "*")); err != nil || len(left) > 0 {
+			f.Errorf("left is %v, %v", left, err)
+		}
+	}
+}
+
+// A kill at any point of a restore, then a start: nothing is lost, and the
+// damaged database is kept.
+func TestRestoreGoesOnAfterAKillAtAnyPoint(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a day of recordings: slow under the race detector")
+	}
+	var wanted map[string][]int32
+	k := &kills{t: t}
+	dir := inMemory(t)
+	synctest.Test(t, func(t *testing.T) {
+		f, w := aDay(t)
+		k.f, wanted = f.copy(t, dir), w
+	})
+	k.f.T = t
+	lose["page"](k.f)
+	damaged := k.f.read(k.f.db(""))
+	k.f.must(os.WriteFile(k.f.db("-wal"), nil, 0o600)) // renamed away, too
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{T: t, dir: dir, log: new(journal), hook: func(cfg *Config) { cfg.at = k.at }}
+		b.start()
+		b.stop()
+	})
+	k.each(t, 9, func(t *testing.T, f *footage) {
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		adopted(t, b.s)
+		for camera, want := range wanted {
+			var got []int32
+			for _, r := range list(t, b.again(camera)) {
+				got = append(got, r.No)
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Errorf("%s: recordings %v, were %v", camera, got, want)
+			}
+		}
+		b.stop()
+		f.clean()
+		f.nothingHalf()
+		if !bytes.Equal(f.read(f.db(".damaged-1")), damaged) {
+			t.Error("the damaged database is not kept as it was")
+		}
+	})
+}
+
+// A kill at any point of a rebuild: a start goes on with the old database, with
+// the new one, or names the rebuild; and a rebuild gives what it would have given.
+func TestRebuildGoesOnAfterAKillAtAnyPoint(t *testing.T) {
+	k := &kills{t: t}
+	dir := inMemory(t)
+	synctest.Test(t, func(t *testing.T) { k.f = newFootage(t).copy(t, dir) })
+	k.f.T = t
+	k.f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+	original := k.f.copy(t, inMemory(t)).db("")
+	synctest.Test(t, func(t *testing.T) {
+		k.f.T = t
+		if _, _, err := k.f.rebuild(RebuildConfig{at: k.at}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	k.each(t, 6, func(t *testing.T, f *footage) {
+		g := f.copy(t, inMemory(t))
+		if exists(g.db("")) {
+			b := &bench{T: t, dir: g.dir, log: new(journal)}
+			b.start()
+			b.stop()
+			g.clean()
+		} else if _, err := Open(t.Context(), Config{Dir: g.dir}); !errors.Is(err, ErrDatabaseLost) || !strings.Contains(err.Error(), "run nvr rebuild -data "+g.dir) {
+			t.Errorf("the start says %v", err)
+		}
+		if res, found, err := f.rebuild(RebuildConfig{}); err != nil || len(found) > 0 || res.Recordings != len(f.ids) {
+			t.Errorf("rebuild: %+v, %q, %v", res, found, err)
+		}
+		f.clean()
+		f.nothingHalf()
+		f.compare(original, f.db(""))
+	})
 }
 
 // A copy whose bytes have rotted is passed over for the one before it.

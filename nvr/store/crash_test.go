@@ -39,6 +39,7 @@ import (
 
 var (
 	subsets   = flag.Int("subsets", 2, "random subsets of what is not synced, at each power cut of the crash tests")
+	every     = flag.Bool("every", false, "let each operation fail that there is, not a sample of them")
 	crashSeed = flag.Uint64("seed", 0, "of the crash tests; 0: by chance")
 )
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/nvr/db"
+	"holdfast/nvr/db/dbtest"
 	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
@@ -168,6 +169,7 @@ func TestEveryOperationFails(t *testing.T) {
 						atStart++
 					}
 				}
+				count[sampledirtest.Read] = l.disk.Reads()
 			}
 			reached = l.disk.Failed(kind) > 0
 			shown = shown || strings.Contains(l.log.String(), "does not take writes")
@@ -212,38 +214,37 @@ func TestEveryOperationFails(t *testing.T) {
 	}
 	one(t, rand.New(rand.NewPCG(seed, 0)), func(*sampledirtest.Dir) {}, "", false)
 	t.Logf("operations: %v", count)
-	runs := 0
+	var tally dbtest.Tally
 	t.Run("of", func(t *testing.T) {
 		for _, kind := range []sampledirtest.Kind{
 			sampledirtest.Create, sampledirtest.Append, sampledirtest.Sync, sampledirtest.DirSync, sampledirtest.Unlink,
 			sampledirtest.Truncate, sampledirtest.Open, sampledirtest.Recover, sampledirtest.Read, sampledirtest.Statfs,
 			sampledirtest.ReadMeta, sampledirtest.WriteMeta, sampledirtest.SyncMeta,
 		} {
-			every := 1
-			switch kind {
-			case sampledirtest.Read: // those of the start only, and all alike
-				count[kind], every = 24, 6
-			case sampledirtest.Statfs: // one each second
-				every = 8
+			step := 1
+			if !*every {
+				switch kind {
+				case sampledirtest.Read: // all alike
+					step = max(1, count[kind]/4)
+				case sampledirtest.Statfs: // one each second
+					step = 8
+				}
+				if testing.Short() {
+					step *= 18
+				}
 			}
 			if count[kind] == 0 {
 				t.Errorf("there is no %s to fail", kind)
 			}
-			if testing.Short() {
-				every *= 18
-			}
 			for _, err := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
 				for times, word := range map[int]string{1: "once", -1: "for ever"} {
-					runs += (count[kind] + every - 1) / every
 					t.Run(fmt.Sprintf("%s/%v/%s", kind, err, word), func(t *testing.T) {
 						t.Parallel()
 						rng := rand.New(rand.NewPCG(seed, uint64(err)<<8|uint64(len(kind)+len(word))))
-						for n := 1; n <= count[kind] && !t.Failed(); n += every {
+						for n := 1; n <= count[kind] && !t.Failed(); n += step {
 							arm := func(d *sampledirtest.Dir) { d.Fail(kind, n, times, err) }
 							early := kind == sampledirtest.DirSync && n <= atStart
-							if !one(t, rng, arm, kind, early) && n < count[kind]*3/4 {
-								t.Errorf("%s number %d was not reached", kind, n) // lives differ a little
-							}
+							tally.Live(string(kind), func() bool { return one(t, rng, arm, kind, early) })
 							if t.Failed() {
 								t.Errorf("seed %d: %s number %d of %d failed %s with %v", seed, kind, n, count[kind], word, err)
 							}
@@ -253,7 +254,7 @@ func TestEveryOperationFails(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d operations failed, each in a life of its own", runs)
+	tally.Judge(t)
 }
 
 // peek takes down what is durable.

@@ -24,6 +24,8 @@ type RebuildConfig struct {
 
 	Found    func(Finding) // a file or directory that is left out, and why
 	Progress func(RebuildProgress)
+
+	at func(point string) // as that of Config
 }
 
 // RebuildProgress is how far a rebuild is.
@@ -180,6 +182,7 @@ func Rebuild(ctx context.Context, cfg RebuildConfig) (res RebuildResult, err err
 	if err := r.fill(ctx, path); err != nil {
 		return r.res, err
 	}
+	passed(cfg.at, "filled")
 	if _, err := db.Verify(ctx, path, r.uuid); err != nil {
 		return r.res, err
 	}
@@ -190,7 +193,7 @@ func Rebuild(ctx context.Context, cfg RebuildConfig) (res RebuildResult, err err
 			}
 		}
 	}
-	r.res.Kept, err = replaceDatabase(cfg.Dir, path)
+	r.res.Kept, err = replaceDatabase(cfg.Dir, path, cfg.at)
 	return r.res, err
 }
 

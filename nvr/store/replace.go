@@ -60,14 +60,16 @@ func knownDirs(data string, more ...string) []string {
 // what was there as db.damaged-N. The caller holds the lock of db. In between
 // there is no database, and a start refuses to make an empty one; so a power
 // cut at any moment leaves the old one, none, or the new one.
-func replaceDatabase(data, from string) (kept string, err error) {
+func replaceDatabase(data, from string, at func(point string)) (kept string, err error) {
 	path := filepath.Join(data, "db")
+	passed(at, "made")
 	if exists(path) || exists(path+"-wal") {
 		kept = fmt.Sprintf("%s.damaged-%d", path, lastDamaged(data)+1)
 		for _, suffix := range []string{"", "-wal"} {
 			if err := os.Rename(path+suffix, kept+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return "", err
 			}
+			passed(at, "renamed away db"+suffix)
 		}
 	}
 	// An index of another log would be believed.
@@ -77,11 +79,20 @@ func replaceDatabase(data, from string) (kept string, err error) {
 	if err := syncPath(data); err != nil {
 		return "", err
 	}
+	passed(at, "directory synced")
 	removeDatabase(from, true)
 	if err := os.Rename(from, path); err != nil {
 		return "", err
 	}
+	passed(at, "in its place")
 	return kept, syncPath(data)
+}
+
+// passed calls at, if there is one.
+func passed(at func(point string), point string) {
+	if at != nil {
+		at(point)
+	}
 }
 
 // lastDamaged is the highest number of a database that was put aside, 0 when

@@ -28,8 +28,9 @@ type restorer struct {
 	data     string
 	log      *slog.Logger
 	progress func()
-	dirs     []*restoredDir // whose meta file is whole
-	uuid     string         // of the database
+	at       func(point string) // of Config
+	dirs     []*restoredDir     // whose meta file is whole
+	uuid     string             // of the database
 }
 
 type restoredDir struct {
@@ -56,7 +57,7 @@ func restoreIfLost(ctx context.Context, cfg *Config) error {
 }
 
 func restoreAtWork(ctx context.Context, cfg *Config) error {
-	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress}
+	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress, at: cfg.at}
 	defer r.close()
 	path := filepath.Join(cfg.Dir, "db")
 	why, err := lost(ctx, path, cfg.Dir)
@@ -215,6 +216,7 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 	if err := r.copyOut(c, path); err != nil {
 		return "", 0, err
 	}
+	passed(r.at, "copied")
 	if _, err := db.Verify(ctx, path, r.uuid); err != nil {
 		return "", 0, fmt.Errorf("%w: %w", errBadCopy, err)
 	}
@@ -223,6 +225,7 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 	if err != nil {
 		return "", 0, err
 	}
+	passed(r.at, "opened")
 	err = func() error {
 		m, err := r.since(ctx, d)
 		if err != nil {
@@ -232,6 +235,7 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 		if err := d.Mend(ctx, m); err != nil {
 			return err
 		}
+		passed(r.at, "mended")
 		return d.Checkpoint(ctx)
 	}()
 	if err := errors.Join(err, d.Close()); err != nil {
@@ -240,7 +244,7 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 	if err := syncFile(path); err != nil {
 		return "", 0, err
 	}
-	kept, err = replaceDatabase(r.data, path)
+	kept, err = replaceDatabase(r.data, path, r.at)
 	return kept, dropped, err
 }
 
@@ -251,6 +255,7 @@ func (r *restorer) copyOut(c candidate, path string) error {
 		return err
 	}
 	defer f.Close()
+	passed(r.at, "copy begun")
 	if c.dir == nil {
 		from, err := os.Open(c.file)
 		if err != nil {

@@ -98,6 +98,10 @@ type Config struct {
 	// long; the next flush goes on. 0 is 2000: tests have few recordings.
 	mostDeletions int
 
+	// at, unless nil, is called at each point at which a kill leaves other files
+	// of the database than at the one before.
+	at func(point string)
+
 	// openDB opens the database; tests put faults below it.
 	openDB func(context.Context, db.Config) (*db.DB, error)
 }

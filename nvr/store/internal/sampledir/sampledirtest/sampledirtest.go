@@ -90,6 +90,7 @@ type Dir struct {
 	mu      sync.Mutex
 	room    Room
 	log     []Op
+	reads   int
 	entries map[int64]*inode
 	inodes  int
 	meta    *sampledir.Meta // nil: none
@@ -219,6 +220,13 @@ func (d *Dir) Len() int {
 	return len(d.log)
 }
 
+// Reads is how many reads there were, which are not logged.
+func (d *Dir) Reads() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reads
+}
+
 // Log returns the operations so far.
 func (d *Dir) Log() []Op {
 	d.mu.Lock()
@@ -254,7 +262,9 @@ func (d *Dir) do(kind Kind, id int64, f func(op *Op, fault error) error) error {
 	d.mu.Lock()
 	op := Op{Kind: kind, ID: id}
 	op.Err = f(&op, d.fault(kind))
-	if kind != Read {
+	if kind == Read {
+		d.reads++
+	} else {
 		d.log = append(d.log, op)
 	}
 	d.mu.Unlock()
