@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -697,20 +696,15 @@ type permLayout struct{ superblock, journal, rest int64 }
 
 func (f *faulty) permLayout() (l permLayout) {
 	f.t.Helper()
-	part, err := partition(f.vm.medium, 4)
+	err := f.vm.withPerm("perm-layout", func(copied string, start int64) error {
+		first, last, err := journal(copied)
+		l = permLayout{start, start + first*4096, start + (last+1)*4096}
+		return err
+	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	copied := f.vm.path("perm-layout")
-	if err := copySparse(copied, f.vm.medium.Name(), part.start, part.size); err != nil {
-		f.t.Fatal(err)
-	}
-	defer os.Remove(copied)
-	first, last, err := journal(copied)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return permLayout{part.start, part.start + first*4096, part.start + (last+1)*4096}
+	return l
 }
 
 // The disk with the database cannot write where data stands, or its journal: the

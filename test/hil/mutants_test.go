@@ -45,6 +45,21 @@ var trustSync = []mutant{{
 	new:  "err := unix.Syncfs(int(d.dir.Fd())); err == unix.EIO {\n\t\t\treturn nil\n\t\t} else if err != unix.EINTR {",
 }}
 
+// copySoon is a recorder that copies its database a minute after the start.
+var copySoon = []mutant{{
+	file: "nvr/store/backup.go",
+	old:  "backupFirst = 10 * time.Minute",
+	new:  "backupFirst = time.Minute",
+}}
+
+// staleCopy is a recorder that puts a copy in the place of its database and does
+// not bring it up to the directories.
+var staleCopy = []mutant{{
+	file: "nvr/store/restore.go",
+	old:  "\t\tdropped = len(m.Drop)\n",
+	new:  "\t\tm = &db.Mend{EndSessions: true}\n\t\tdropped = len(m.Drop)\n",
+}}
+
 // hooks are a recorder that hangs when told to over HTTP, and a process 1 that
 // stops petting when the recorder tells it to by a file.
 //
