@@ -11,14 +11,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"holdfast/nvr/camera/cameratest"
+	"holdfast/nvr/media"
 	"holdfast/test/hil/nbd"
 )
 
-// What becomes of a device whose database is damaged, on the disk that the machine
-// starts from.
+// What becomes of a device whose database is damaged, or whose log of it is not
+// written, on the disk that the machine starts from.
 
 const (
 	databaseFile = "/nvr/db"
@@ -288,6 +291,109 @@ func TestDamagedDatabaseComesBackFromItsCopy(t *testing.T) {
 				if i == 0 {
 					d.powerOn()
 					d.waitRecording(2, started)
+				}
+			}
+		})
+	}
+}
+
+// named lists the cameras of the database. Power is off.
+func (d *device) named() (names []string, err error) {
+	perm := filepath.Join(d.t.TempDir(), "perm")
+	defer os.RemoveAll(perm)
+	if err := d.Perm(perm); err != nil {
+		return nil, err
+	}
+	pool, err := sql.Open("sqlite", filepath.Join(perm, databaseFile))
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
+	answer, err := pool.Query("SELECT name FROM camera")
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	for answer.Next() {
+		var name string
+		if err := answer.Scan(&name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, answer.Err()
+}
+
+// What the log of the database did not take is in the page cache still, as if the
+// disk had it. A recorder that is started again on that commits behind pages that
+// are not there, and the next power cut takes all of it; so process 1 drops the
+// cache before.
+func TestCommitBehindALogThatWasNotWrittenIsDurable(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		mutants []mutant
+		breaks  bool
+	}{
+		{"the machine", nil, false},
+		{"one that does not drop the page cache", noDrop, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			needsDisk(t)
+			hasTools(t, lanes[0])
+			cameras := emulate(t, cameratest.Config{Cameras: 1})
+			v := newVM(t, machine{lane: lanes[0], image: image(t, "amd64", c.mutants...)})
+			d := newDevice(t, v)
+			d.powerOn()
+			d.until("serve", started, func() error { _, err := d.top(); return err })
+			d.addCameras(cameras, 1)
+			d.waitRecording(2, started)
+			from := d.Console().here()
+			if err := d.committed(from, "added", started); err != nil {
+				t.Fatal(err)
+			}
+			log, err := v.pieces(logFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var faults []nbd.Fault
+			for _, r := range log {
+				faults = append(faults, nbd.Fault{Ops: writes, From: r.start, To: r.start + r.size, Err: syscall.EIO})
+			}
+			from = d.Console().here()
+			v.drive.Break(faults...)
+			d.say(from, "holdfast: nvr ended: ", started)
+			// Before the next start commits: a second one in ten minutes that cannot
+			// is a reboot, which takes the page cache with it.
+			v.drive.Heal()
+			d.say(from, "holdfast: page cache dropped: done", started)
+			since := media.TimeOf(time.Now().Add(-time.Second))
+			d.until("record", 2*started, func() error { return d.recording(since, 2) })
+			if l, ok := d.Console().has(from, "Linux version"); ok {
+				t.Fatalf("no proof of anything: the machine was started again: %s", l.text)
+			}
+			const acknowledged = "came after the fault"
+			body := map[string]any{"shortName": acknowledged, "streams": map[string]any{"main": map[string]any{"url": "rtsp://192.0.2.1/", "record": false}}}
+			if err := d.do("POST", "/api/cameras/", body, nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.PowerCut(nbd.Cut{}); err != nil {
+				t.Fatal(err)
+			}
+			names, err := d.named()
+			if err != nil {
+				t.Fatal(err)
+			}
+			durable := slices.Contains(names, acknowledged)
+			switch {
+			case c.breaks && durable:
+				t.Errorf("what was committed behind a log that is not there was kept, and the lab is blind")
+			case c.breaks:
+				note(t, lanes[0].name, "must fail: "+c.name, "seen", "a camera that was added is gone; there are %q", names)
+			case !durable:
+				t.Errorf("a camera that was added is gone; there are %q", names)
+			default:
+				if _, err := proveAnd(d, cameras, check(t)); err != nil {
+					t.Error(err)
 				}
 			}
 		})

@@ -60,6 +60,13 @@ var staleCopy = []mutant{{
 	new:  "\t\tm = &db.Mend{EndSessions: true}\n\t\tdropped = len(m.Drop)\n",
 }}
 
+// noDrop is a process 1 that says that it has dropped the page cache.
+var noDrop = []mutant{{
+	file: "appliance/init/boot.go",
+	old:  `return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0)`,
+	new:  "return nil",
+}}
+
 // hooks are a recorder that hangs when told to over HTTP, and a process 1 that
 // stops petting when the recorder tells it to by a file.
 //
