@@ -439,18 +439,43 @@ func TestMediaDiskWithoutGoodDataCostsNothing(t *testing.T) {
 }
 
 func TestRecorderThatTrustsAFailedSyncIsCaught(t *testing.T) {
-	f := newFaulty(t, trustSync...)
-	f.breaks(func() {
-		f.vm.second.drive.Break(nbd.Fault{Ops: writes, From: f.vm.second.footage, Err: syscall.EIO})
-	})
-	f.mends(10*time.Second, f.vm.second.drive.Heal)
-	f.goesOn(outage, onMedia, onPerm)
-	err := f.judge(allowed{media: f.ended.Sub(f.began) + outage, causes: []string{"disk_error"}})
-	var seen *promise
-	if !errors.As(err, &seen) {
-		t.Fatalf("what a failed sync took was called durable, and the lab is blind: %v", err)
+	for _, c := range []struct {
+		name    string
+		mutants []mutant
+		where   func(m *secondDisk) nbd.Fault
+		heals   bool
+	}{
+		{"data", trustSync, func(m *secondDisk) nbd.Fault { return nbd.Fault{From: m.footage} }, true},
+		{"journal", slices.Concat(trustSync, trustJournal), func(m *secondDisk) nbd.Fault { return nbd.Fault{From: m.journal, To: m.rest} }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFaulty(t, c.mutants...)
+			f.betweenFiles()
+			f.breaks(func() {
+				fault := c.where(f.vm.second)
+				fault.Ops, fault.Err = writes, syscall.EIO
+				f.vm.second.drive.Break(fault)
+			})
+			may := allowed{causes: []string{"disk_error"}}
+			if c.heals {
+				f.mends(10*time.Second, f.vm.second.drive.Heal)
+				f.goesOn(outage, onMedia, onPerm)
+				may.media = f.ended.Sub(f.began) + outage
+			} else {
+				<-time.After(10 * time.Second)
+				may.media = time.Since(f.began)
+			}
+			if f.vm.second.drive.Stats().Faulty == 0 {
+				t.Fatal("nobody wrote there")
+			}
+			err := f.judge(may)
+			var seen *promise
+			if !errors.As(err, &seen) {
+				t.Fatalf("what a failed sync took was called durable, and the lab is blind: %v", err)
+			}
+			note(t, lanes[0].name, "must fail: a recorder that trusts a failed sync, "+c.name, "seen", "%.100s", strings.ReplaceAll(err.Error(), "\n", " "))
+		})
 	}
-	note(t, lanes[0].name, "must fail: a recorder that trusts a failed sync", "seen", "%.100s", strings.ReplaceAll(err.Error(), "\n", " "))
 }
 
 // A disk whose journal cannot be written: its file system goes read-only, and
