@@ -86,6 +86,7 @@ var trustJournal = []mutant{{
 //	POST /lab/room      and gives it back
 //	POST /lab/unplug    process 1 tells the kernel that the second disk is gone
 //	POST /lab/rescan    and to look for it again
+//	POST /lab/drop      process 1 drops the page cache
 //	GET  /lab/usage     what the kernel says of the process and the processors
 //	GET  /lab/sockets   what the kernel says of the sockets of all processes
 var hooks = []mutant{{
@@ -141,6 +142,7 @@ func labHook(mux *http.ServeMux, s *server) {
 	mux.HandleFunc("POST /lab/room", order("lab-room"))
 	mux.HandleFunc("POST /lab/unplug", order("lab-unplug"))
 	mux.HandleFunc("POST /lab/rescan", order("lab-rescan"))
+	mux.HandleFunc("POST /lab/drop", order("lab-drop"))
 }
 `,
 }, {
@@ -182,6 +184,10 @@ func (m *machine) labHook() {
 				err = syscall.Settimeofday(&syscall.Timeval{Sec: seconds})
 			}
 			m.console.say("clock set: %v %v", seconds, err)
+		}
+		if os.Remove("/perm/nvr/lab-drop") == nil {
+			syscall.Sync()
+			m.console.say("memory dropped: %v", os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0))
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
