@@ -110,8 +110,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a start that looks at all of the database is silent",
 	file:   "nvr/store/restore.go",
-	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg) })",
-	new:    "return restoreAtWork(ctx, cfg)",
+	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })",
+	new:    "return restoreAtWork(ctx, cfg, restored)",
 	test:   "TestStartThatLooksAtTheWholeDatabaseSaysSo/damaged_false",
 }, {
 	breaks: "a read that hangs is progress",

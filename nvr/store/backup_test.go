@@ -393,6 +393,14 @@ func TestDamageFoundByTheDailyCopyIsRestored(t *testing.T) {
 		if !strings.Contains(b.log.String(), "database restored from a copy") {
 			t.Error("not restored")
 		}
+		if said := b.s.Restored(); !strings.Contains(said, "malformed") || !strings.Contains(said, "is restored from its copy of 20") {
+			t.Errorf("it says %q", said)
+		}
+		b.stop()
+		b.start()
+		if said := b.s.Restored(); said != "" {
+			t.Errorf("a start later it says %q", said)
+		}
 		b.stop()
 		f.clean()
 	})

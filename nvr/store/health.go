@@ -132,6 +132,10 @@ func (s *Store) HealthChecks() []HealthCheck {
 	return checks
 }
 
+// Restored says in a sentence that this start found the database lost, why, and
+// what its copy does not bring back; "" when it did not.
+func (s *Store) Restored() string { return s.restored }
+
 // flusherAlive tells a flusher that hangs from one that waits.
 func (s *Store) flusherAlive() error {
 	plan, planned := s.plans.next()

@@ -51,12 +51,12 @@ type candidate struct {
 // it. A data directory that is new, and one that is well, are left as they are.
 // For the cost of a start it looks only where a start looks, and at all of it
 // when damage was seen before. That may take long, and it is said that it gets
-// further.
-func restoreIfLost(ctx context.Context, cfg *Config) error {
-	return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg) })
+// further. *restored gets what Store.Restored does.
+func restoreIfLost(ctx context.Context, cfg *Config, restored *string) error {
+	return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })
 }
 
-func restoreAtWork(ctx context.Context, cfg *Config) error {
+func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
 	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress, at: cfg.at}
 	defer r.close()
 	path := filepath.Join(cfg.Dir, "db")
@@ -93,6 +93,8 @@ func restoreAtWork(ctx context.Context, cfg *Config) error {
 			os.Remove(filepath.Join(cfg.Dir, suspectName))
 			cfg.Log.Warn("database restored from a copy; what was recorded since comes in from the files", "cause", why,
 				"copy", c.file, "made", media.Time(c.b.Time), "kept", kept, "rows_without_files", dropped)
+			*restored = fmt.Sprintf("the database was lost (%v) and is restored from its copy of %s: what was set since then is gone, recordings since then come in from their files, and everybody has to sign in again",
+				why, media.Time(c.b.Time).Std().UTC().Format("2006-01-02 15:04 MST"))
 			return nil
 		}
 		if ctx.Err() != nil || !errors.Is(err, errBadCopy) {

@@ -130,6 +130,8 @@ type Store struct {
 	ballast ballast
 	sound   time.Time // when a copy was damaged and the database was not; of the goroutine of backups
 
+	restored string // what Restored says; Open's
+
 	flushing sync.Mutex  // held by a flush and by a change of configuration
 	flushes  int64       // guarded by flushing
 	going    []*going    // deleted streams that have rows still; guarded by flushing
@@ -206,8 +208,8 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s.plans.init()
 	s.ends.path = filepath.Join(cfg.Dir, endsName)
 	s.ballast.path, s.ballast.log, s.ballast.off = filepath.Join(cfg.Dir, ballastName), cfg.Log, cfg.noBallast
-	if err = restoreIfLost(ctx, &cfg); (diskFull(err) || db.Full(err)) && s.ballast.release(err) {
-		err = restoreIfLost(ctx, &cfg)
+	if err = restoreIfLost(ctx, &cfg, &s.restored); (diskFull(err) || db.Full(err)) && s.ballast.release(err) {
+		err = restoreIfLost(ctx, &cfg, &s.restored)
 	}
 	if err != nil {
 		return nil, err

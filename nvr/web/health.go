@@ -19,7 +19,8 @@ type healthJSON struct {
 	} `json:"streams"`
 	NotRecording []notRecordingJSON `json:"notRecording"` // those that the caller may know of
 	FilesToAdopt int                `json:"filesToAdopt,omitempty"`
-	TLS          string             `json:"tls,omitempty"` // what is wrong with the certificate
+	Restored     string             `json:"restored,omitempty"` // that the database is a copy since this start
+	TLS          string             `json:"tls,omitempty"`      // what is wrong with the certificate
 	Machine      *Machine           `json:"machine,omitempty"`
 }
 
@@ -42,7 +43,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parameters(r, nil); err != nil {
 		return err
 	}
-	h := healthJSON{OK: true, Checks: []checkJSON{}, NotRecording: []notRecordingJSON{}, Machine: s.Machine}
+	h := healthJSON{OK: true, Checks: []checkJSON{}, NotRecording: []notRecordingJSON{}, Machine: s.Machine, Restored: s.Store.Restored()}
 	for _, c := range s.Store.HealthChecks() {
 		h.Checks = append(h.Checks, checkJSON{c.Name, c.Cause == "", c.Cause})
 		h.OK = h.OK && c.Cause == ""

@@ -454,7 +454,7 @@ func TestEveryOperationIsAsDescribed(t *testing.T) {
 	d.fields("/components/schemas/Directory", dir)
 	d.fields("/components/schemas/DirectoryReport", dirReportJSON{dir, 1, 1, 1, &age, &number, &age,
 		[]dirStreamJSON{{d.uuids["A"], "x", "main", 1, &number, &age}}})
-	healthy := healthJSON{OK: true, Checks: []checkJSON{{"database", false, "x"}}, NotRecording: []notRecordingJSON{{"x", "main", "x"}}, FilesToAdopt: 1, TLS: "x",
+	healthy := healthJSON{OK: true, Checks: []checkJSON{{"database", false, "x"}}, NotRecording: []notRecordingJSON{{"x", "main", "x"}}, FilesToAdopt: 1, Restored: "x", TLS: "x",
 		Machine: &Machine{"x", "x", "x", []Ended{{now.Std().Format(time.RFC3339), "x"}}, []Ended{}}}
 	d.fields("/components/schemas/Health", healthy)
 	d.fields("/components/schemas/Tried", triedJSON{true, store.OtherCause, "x",

@@ -127,11 +127,12 @@ func (c *console) count(from int, text string) (n int) {
 }
 
 // tail is the last n lines.
-func (c *console) tail(n int) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (c *console) tail(n int) string { return c.from(c.here() - n) }
+
+// from is the lines from a place on, with their times.
+func (c *console) from(from int) string {
 	var b strings.Builder
-	for _, l := range c.lines[max(0, len(c.lines)-n):] {
+	for _, l := range c.since(max(0, from)) {
 		fmt.Fprintf(&b, "%s | %s\n", l.at.Format("15:04:05.000"), l.text)
 	}
 	return b.String()

@@ -85,6 +85,31 @@ func (d *device) page(path string) (string, error) {
 	return string(b), err
 }
 
+// health is what the lab reads of GET /healthz.
+type health struct {
+	Restored     string
+	FilesToAdopt int
+	Checks       []struct{ Name, Cause string }
+}
+
+// fault is the first thing that is wrong; "" when nothing is.
+func (h *health) fault() string {
+	for _, c := range h.Checks {
+		if c.Cause != "" {
+			return c.Name + ": " + c.Cause
+		}
+	}
+	return ""
+}
+
+func (d *device) health() (h health, err error) {
+	page, err := d.page("/healthz")
+	if err == nil {
+		err = json.Unmarshal([]byte(page), &h)
+	}
+	return h, err
+}
+
 // on is when the power came.
 func (d *device) on() time.Time { return time.Now().Add(-d.Since()) }
 

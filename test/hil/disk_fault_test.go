@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -440,18 +439,43 @@ func TestMediaDiskWithoutGoodDataCostsNothing(t *testing.T) {
 }
 
 func TestRecorderThatTrustsAFailedSyncIsCaught(t *testing.T) {
-	f := newFaulty(t, trustSync...)
-	f.breaks(func() {
-		f.vm.second.drive.Break(nbd.Fault{Ops: writes, From: f.vm.second.footage, Err: syscall.EIO})
-	})
-	f.mends(10*time.Second, f.vm.second.drive.Heal)
-	f.goesOn(outage, onMedia, onPerm)
-	err := f.judge(allowed{media: f.ended.Sub(f.began) + outage, causes: []string{"disk_error"}})
-	var seen *promise
-	if !errors.As(err, &seen) {
-		t.Fatalf("what a failed sync took was called durable, and the lab is blind: %v", err)
+	for _, c := range []struct {
+		name    string
+		mutants []mutant
+		where   func(m *secondDisk) nbd.Fault
+		heals   bool
+	}{
+		{"data", trustSync, func(m *secondDisk) nbd.Fault { return nbd.Fault{From: m.footage} }, true},
+		{"journal", slices.Concat(trustSync, trustJournal), func(m *secondDisk) nbd.Fault { return nbd.Fault{From: m.journal, To: m.rest} }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFaulty(t, c.mutants...)
+			f.betweenFiles()
+			f.breaks(func() {
+				fault := c.where(f.vm.second)
+				fault.Ops, fault.Err = writes, syscall.EIO
+				f.vm.second.drive.Break(fault)
+			})
+			may := allowed{causes: []string{"disk_error"}}
+			if c.heals {
+				f.mends(10*time.Second, f.vm.second.drive.Heal)
+				f.goesOn(outage, onMedia, onPerm)
+				may.media = f.ended.Sub(f.began) + outage
+			} else {
+				<-time.After(10 * time.Second)
+				may.media = time.Since(f.began)
+			}
+			if f.vm.second.drive.Stats().Faulty == 0 {
+				t.Fatal("nobody wrote there")
+			}
+			err := f.judge(may)
+			var seen *promise
+			if !errors.As(err, &seen) {
+				t.Fatalf("what a failed sync took was called durable, and the lab is blind: %v", err)
+			}
+			note(t, lanes[0].name, "must fail: a recorder that trusts a failed sync, "+c.name, "seen", "%.100s", strings.ReplaceAll(err.Error(), "\n", " "))
+		})
 	}
-	note(t, lanes[0].name, "must fail: a recorder that trusts a failed sync", "seen", "%.100s", strings.ReplaceAll(err.Error(), "\n", " "))
 }
 
 // A disk whose journal cannot be written: its file system goes read-only, and
@@ -697,20 +721,15 @@ type permLayout struct{ superblock, journal, rest int64 }
 
 func (f *faulty) permLayout() (l permLayout) {
 	f.t.Helper()
-	part, err := partition(f.vm.medium, 4)
+	err := f.vm.withPerm("perm-layout", func(copied string, start int64) error {
+		first, last, err := journal(copied)
+		l = permLayout{start, start + first*4096, start + (last+1)*4096}
+		return err
+	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	copied := f.vm.path("perm-layout")
-	if err := copySparse(copied, f.vm.medium.Name(), part.start, part.size); err != nil {
-		f.t.Fatal(err)
-	}
-	defer os.Remove(copied)
-	first, last, err := journal(copied)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return permLayout{part.start, part.start + first*4096, part.start + (last+1)*4096}
+	return l
 }
 
 // The disk with the database cannot write where data stands, or its journal: the

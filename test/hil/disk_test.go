@@ -37,9 +37,33 @@ func partition(disk io.ReaderAt, number int) (region, error) {
 }
 
 // extract copies all files of an ext4 file system that was not unmounted to a
-// new directory. Before that it does what a mount would: it replays the journal.
-// Behind that nothing may be left to repair.
+// new directory, behind repair.
 func extract(image, dir string) error {
+	if err := repair(image); err != nil {
+		return err
+	}
+	debugfs, err := lookPath("debugfs")
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	out, err := exec.Command(debugfs, "-R", "rdump / "+dir, image).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("copy files: %w\n%s", err, out)
+	}
+	for l := range strings.Lines(string(out)) {
+		if strings.Contains(l, "rdump:") && !strings.Contains(l, "changing ownership") {
+			return fmt.Errorf("copy files: %s", l)
+		}
+	}
+	return nil
+}
+
+// repair does to an ext4 file system what a mount would: it replays the journal.
+// Behind that nothing may be left to repair.
+func repair(image string) error {
 	fsck, err := lookPath("e2fsck")
 	if err != nil {
 		return err
@@ -54,24 +78,5 @@ func extract(image, dir string) error {
 	if errors.As(err, &exit) {
 		return broken("the file system is damaged: %w\n%s", err, out)
 	}
-	if err != nil {
-		return err
-	}
-	debugfs, err := lookPath("debugfs")
-	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	out, err = exec.Command(debugfs, "-R", "rdump / "+dir, image).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("copy files: %w\n%s", err, out)
-	}
-	for l := range strings.Lines(string(out)) {
-		if strings.Contains(l, "rdump:") && !strings.Contains(l, "changing ownership") {
-			return fmt.Errorf("copy files: %s", l)
-		}
-	}
-	return nil
+	return err
 }

@@ -152,7 +152,7 @@ func TestMutantIsLaidOverTheSource(t *testing.T) {
 		t.Skip("builds both programs")
 	}
 	dir := t.TempDir()
-	for _, list := range [][]mutant{noSync, noDirSync, commitFirst, trustSync, slices.Concat(hooks, lazy, smallRing)} {
+	for _, list := range [][]mutant{noSync, noDirSync, commitFirst, slices.Concat(trustSync, trustJournal), slices.Concat(hooks, lazy, smallRing, staleCopy, copySoon, noDrop)} {
 		overlay, err := lay(dir, list)
 		if err != nil {
 			t.Fatal(err)

@@ -45,6 +45,35 @@ var trustSync = []mutant{{
 	new:  "err := unix.Syncfs(int(d.dir.Fd())); err == unix.EIO {\n\t\t\treturn nil\n\t\t} else if err != unix.EINTR {",
 }}
 
+// copySoon is a recorder that copies its database a minute after the start.
+var copySoon = []mutant{{
+	file: "nvr/store/backup.go",
+	old:  "backupFirst = 10 * time.Minute",
+	new:  "backupFirst = time.Minute",
+}}
+
+// staleCopy is a recorder that puts a copy in the place of its database and does
+// not bring it up to the directories.
+var staleCopy = []mutant{{
+	file: "nvr/store/restore.go",
+	old:  "\t\tdropped = len(m.Drop)\n",
+	new:  "\t\tm = &db.Mend{EndSessions: true}\n\t\tdropped = len(m.Drop)\n",
+}}
+
+// noDrop is a process 1 that says that it has dropped the page cache.
+var noDrop = []mutant{{
+	file: "appliance/init/boot.go",
+	old:  `return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0)`,
+	new:  "return nil",
+}}
+
+// trustJournal is a recorder that does not ask whether a journal gave up under a sync.
+var trustJournal = []mutant{{
+	file: "nvr/store/internal/sampledir/alive.go",
+	old:  "if err == unix.EIO || err == unix.EROFS {\n\t\treturn err",
+	new:  "if err == unix.EIO || err == unix.EROFS {\n\t\treturn nil",
+}}
+
 // hooks are a recorder that hangs when told to over HTTP, and a process 1 that
 // stops petting when the recorder tells it to by a file.
 //
@@ -57,6 +86,7 @@ var trustSync = []mutant{{
 //	POST /lab/room      and gives it back
 //	POST /lab/unplug    process 1 tells the kernel that the second disk is gone
 //	POST /lab/rescan    and to look for it again
+//	POST /lab/drop      process 1 drops the page cache
 //	GET  /lab/usage     what the kernel says of the process and the processors
 //	GET  /lab/sockets   what the kernel says of the sockets of all processes
 var hooks = []mutant{{
@@ -112,6 +142,7 @@ func labHook(mux *http.ServeMux, s *server) {
 	mux.HandleFunc("POST /lab/room", order("lab-room"))
 	mux.HandleFunc("POST /lab/unplug", order("lab-unplug"))
 	mux.HandleFunc("POST /lab/rescan", order("lab-rescan"))
+	mux.HandleFunc("POST /lab/drop", order("lab-drop"))
 }
 `,
 }, {
@@ -153,6 +184,10 @@ func (m *machine) labHook() {
 				err = syscall.Settimeofday(&syscall.Timeval{Sec: seconds})
 			}
 			m.console.say("clock set: %v %v", seconds, err)
+		}
+		if os.Remove("/perm/nvr/lab-drop") == nil {
+			syscall.Sync()
+			m.console.say("memory dropped: %v", os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0))
 		}
 		time.Sleep(200 * time.Millisecond)
 	}

@@ -135,6 +135,7 @@ type cutting struct {
 	made    int             // cuts so far
 	unsure  int             // of them, those before which the host held the device up for too long to judge
 	boots   []time.Duration // power on to every stream durable
+	hangs   int             // starts that began anew by themselves
 	pending int             // the most sectors that a cut found waiting
 	busy    time.Duration   // the most that the host held the device up before a cut
 }
@@ -348,14 +349,33 @@ func (c *cutting) check(on time.Time) error {
 	return nil
 }
 
-// again starts the device and waits until it records.
+// again starts the device and waits until it records. A start that hangs is ended by
+// the hardware watchdog, one that panics by the kernel, and the device then comes up by
+// itself: it hardly ever may, and its console is shown, so that whose fault it was
+// can be looked for.
 func (c *cutting) again() error {
 	from := c.dev.Console().here()
 	if err := c.dev.PowerOn(); err != nil {
 		c.t.Fatal(err)
 	}
-	err := try(60*time.Second, func() error { return c.dev.recording(0, 2*cutCameras) })
+	record := func() error {
+		return try(60*time.Second, func() error { return c.dev.recording(0, 2*cutCameras) })
+	}
+	err := record()
+	reset := c.dev.Console().count(from, "holdfast: init") > 1
+	if reset {
+		c.hangs++
+		note(c.t, c.lane.name, "start", "began anew by itself", "number %d", len(c.boots)+1)
+		c.t.Logf("a start began anew by itself:\n%s", c.dev.Console().from(from))
+		if c.hangs > 1+len(c.boots)/100 {
+			return fmt.Errorf("%d of %d starts began anew by themselves", c.hangs, len(c.boots)+1)
+		}
+		if err != nil {
+			err = record()
+		}
+	}
 	if err != nil {
+		c.t.Logf("since power on:\n%s", c.dev.Console().from(from))
 		err = fmt.Errorf("it does not record again: %w", err)
 		for _, damage := range []string{"holdfast: perm damaged", "holdfast: nvr ended", "sample directory is not used"} {
 			if l, ok := c.dev.Console().has(from, damage); ok {
@@ -364,7 +384,9 @@ func (c *cutting) again() error {
 		}
 		return err
 	}
-	c.boots = append(c.boots, c.dev.Since())
+	if !reset {
+		c.boots = append(c.boots, c.dev.Since())
+	}
 	return nil
 }
 

@@ -305,16 +305,8 @@ func (v *vm) Perm(dir string) error {
 	if v.cmd != nil {
 		panic("hil: disk read with power on")
 	}
-	part, err := partition(v.medium, 4)
-	if err != nil {
-		return err
-	}
-	copied := v.path("perm")
-	if err := copySparse(copied, v.medium.Name(), part.start, part.size); err != nil {
-		return err
-	}
-	defer os.Remove(copied)
-	if err := extract(copied, dir); err != nil || v.second == nil {
+	err := v.withPerm("perm", func(copied string, _ int64) error { return extract(copied, dir) })
+	if err != nil || v.second == nil {
 		return err
 	}
 	// The second disk stands where it is mounted.
@@ -322,12 +314,27 @@ func (v *vm) Perm(dir string) error {
 	if err := os.Remove(mounted); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	copied = v.path("media-copy")
+	copied := v.path("media-copy")
 	if err := copySparse(copied, v.path("media"), 0, -1); err != nil {
 		return err
 	}
 	defer os.Remove(copied)
 	return extract(copied, mounted)
+}
+
+// withPerm calls f with a copy of the data partition, as it is on the medium now,
+// and with the byte of the disk at which the partition begins.
+func (v *vm) withPerm(name string, f func(copied string, start int64) error) error {
+	part, err := partition(v.medium, 4)
+	if err != nil {
+		return err
+	}
+	copied := v.path(name)
+	if err := copySparse(copied, v.medium.Name(), part.start, part.size); err != nil {
+		return err
+	}
+	defer os.Remove(copied)
+	return f(copied, part.start)
 }
 
 // damage overwrites a piece of a partition.
