@@ -76,14 +76,14 @@ func (s *Store) AddDir(ctx context.Context, path string) (id int32, err error) {
 func (s *Store) claim(path string) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, twice := s.adding[path]; twice {
+	if _, twice := s.claimed[path]; twice {
 		return nil, fmt.Errorf("%s is being added or deleted already, and its disk has not answered yet", path)
 	}
-	s.adding[path] = struct{}{}
+	s.claimed[path] = struct{}{}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.adding, path)
+		delete(s.claimed, path)
 	}, nil
 }
 

@@ -338,34 +338,34 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 			}
 		}
 		for _, st := range state.Streams {
-			first, _ := slices.BinarySearch(ids, db.CompositeID(st.ID, 0))
-			end, _ := slices.BinarySearch(ids, db.CompositeID(st.ID+1, 0))
-			if err := r.dropped(ctx, d, &st, row.ID, ids[first:end], m); err != nil {
+			files := of(&st)
+			if err := r.dropped(ctx, d, &st, row.ID, files, m); err != nil {
 				return nil, err
 			}
 			if st.DirID != row.ID {
 				continue
 			}
-			next, _ := slices.BinarySearch(ids, db.CompositeID(st.ID, st.NextNo))
-			if next < end {
-				_, no := db.SplitID(ids[next])
+			next, _ := slices.BinarySearch(files, db.CompositeID(st.ID, st.NextNo))
+			since := files[next:]
+			if len(since) > 0 {
+				_, no := db.SplitID(since[0])
 				m.NextNo[st.ID] = no
-				if err := bridge(k.disk, ids[next:end]); err != nil {
+				if err := bridge(k.disk, since); err != nil {
 					r.log.Error("files behind numbers without any are not listed until a rebuild", "dir", k.path, "stream", st.ID, "err", err)
 				}
 			}
-			newestOfOpens(k.disk, ids[min(next, end):end], r.uuid, last, r.progress, func(a *mp4.About) {
+			newestOfOpens(k.disk, since, r.uuid, last, r.progress, func(a *mp4.About) {
 				newest = max(newest, a.OpenID)
-				start, since := media.Time(max(1, a.StartTime90k-a.SinceOpen90k)), media.Duration(0)
+				start, ran := media.Time(max(1, a.StartTime90k-a.SinceOpen90k)), media.Duration(0)
 				if a.OpenStart90k != 0 {
 					// Later files know better: the clock may have been set.
-					start, since = media.Time(a.OpenStart90k), media.Duration(a.SinceOpen90k)
+					start, ran = media.Time(a.OpenStart90k), media.Duration(a.SinceOpen90k)
 				}
 				for _, o := range a.OpensBefore {
 					placed.of(o.OpenID).take(a, o.Start90k)
 				}
-				if o, ok := opens[a.OpenID]; !ok || since > o.Duration || since == o.Duration && start < o.Start {
-					opens[a.OpenID] = db.OpenRow{ID: a.OpenID, UUID: a.OpenUUID, Start: start, End: start.Add(since), Duration: since}
+				if o, ok := opens[a.OpenID]; !ok || ran > o.Duration || ran == o.Duration && start < o.Start {
+					opens[a.OpenID] = db.OpenRow{ID: a.OpenID, UUID: a.OpenUUID, Start: start, End: start.Add(ran), Duration: ran}
 				}
 			})
 		}

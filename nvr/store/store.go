@@ -140,7 +140,7 @@ type Store struct {
 	mu      sync.RWMutex // guards what follows; taken after flushing
 	cameras []*Camera    // by name
 	dirs    []*directory
-	adding  map[string]struct{} // paths of directories that are being added or deleted
+	claimed map[string]struct{} // paths of directories that are being added or deleted
 	changed chan struct{}       // closed at the next change of the configuration
 
 	ends     endings
@@ -202,7 +202,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, now: cfg.Now, opened: time.Now(),
-		asked: make(chan struct{}, mostAsked), changed: make(chan struct{}), adding: make(map[string]struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
+		asked: make(chan struct{}, mostAsked), changed: make(chan struct{}), claimed: make(map[string]struct{}), fatal: make(chan error, 1), stopped: make(chan struct{}),
 		doubted: make(chan struct{}), again: make(chan error, 1),
 	}
 	s.plans.init()

@@ -42,7 +42,7 @@ func Mount(tb testing.TB, size int64) (dir, device string) {
 	})
 	dir = tb.TempDir()
 	if err := unix.Mount(device, dir, "ext4", unix.MS_NOATIME|unix.MS_LAZYTIME, "errors=remount-ro"); err != nil {
-		tb.Skip(err)
+		tb.Skipf("mount %s: %v", device, err)
 	}
 	tb.Cleanup(func() {
 		if err := unix.Unmount(dir, 0); err != nil {
