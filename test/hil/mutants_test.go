@@ -87,6 +87,8 @@ var trustJournal = []mutant{{
 //	POST /lab/unplug    process 1 tells the kernel that the second disk is gone
 //	POST /lab/rescan    and to look for it again
 //	POST /lab/drop      process 1 drops the page cache
+//	POST /lab/mount     process 1 mounts all disks anew with the options of the body
+//	POST /lab/pages     the log is taken over into the database when it has so many pages
 //	GET  /lab/usage     what the kernel says of the process and the processors
 //	GET  /lab/sockets   what the kernel says of the sockets of all processes
 var hooks = []mutant{{
@@ -101,7 +103,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"syscall"
+
+	"holdfast/nvr/db"
 )
 
 func labHook(mux *http.ServeMux, s *server) {
@@ -143,7 +148,34 @@ func labHook(mux *http.ServeMux, s *server) {
 	mux.HandleFunc("POST /lab/unplug", order("lab-unplug"))
 	mux.HandleFunc("POST /lab/rescan", order("lab-rescan"))
 	mux.HandleFunc("POST /lab/drop", order("lab-drop"))
+	mux.HandleFunc("POST /lab/mount", order("lab-mount"))
+	mux.HandleFunc("POST /lab/pages", func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		n, err := strconv.Atoi(string(b))
+		if err != nil {
+			http.Error(w, err.Error(), 400)
+			return
+		}
+		db.LabPages.Store(int64(n))
+	})
 }
+`,
+}, {
+	file: "nvr/db/flush.go",
+	old:  "d.checkpoint(ctx, checkpointAt)",
+	new:  "d.checkpoint(ctx, labPages())",
+}, {
+	file: "nvr/db/lab_hook.go",
+	new: `package db
+
+import (
+	"cmp"
+	"sync/atomic"
+)
+
+var LabPages atomic.Int64
+
+func labPages() int { return cmp.Or(int(LabPages.Load()), checkpointAt) }
 `,
 }, {
 	file: "nvr/store/lab_hook.go",
@@ -168,13 +200,17 @@ func (s *Store) LabDeadlock() {
 	new: `package main
 
 import (
+	"encoding/json"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func (m *machine) labHook() {
+	const mount = "/perm/nvr/lab-mount"
 	const clock = "/perm/nvr/lab-clock"
 	for os.Remove("/perm/nvr/lab-unpet") != nil {
 		if b, err := os.ReadFile(clock); err == nil {
@@ -184,6 +220,17 @@ func (m *machine) labHook() {
 				err = syscall.Settimeofday(&syscall.Timeval{Sec: seconds})
 			}
 			m.console.say("clock set: %v %v", seconds, err)
+		}
+		if b, err := os.ReadFile(mount); err == nil {
+			os.Remove(mount)
+			var options string
+			err := json.Unmarshal(b, &options)
+			for _, at := range []string{"/perm", "/perm/media"} {
+				if err == nil {
+					err = unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_NOATIME|unix.MS_LAZYTIME|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, options)
+				}
+			}
+			m.console.say("mounted with %s: %v", options, err)
 		}
 		if os.Remove("/perm/nvr/lab-drop") == nil {
 			syscall.Sync()

@@ -206,8 +206,15 @@ func (c *cutting) anywhere(d *nbd.Disk, limit time.Duration, fill int, writes in
 // and holds the disks to what must be on them. story says what happened.
 func (c *cutting) once() (story string, err error) {
 	drives := c.drives()
-	if len(drives) == 2 && c.rand.IntN(4) == 0 {
-		return c.atCommit()
+	if len(drives) == 2 {
+		set, err := c.vary()
+		if err != nil {
+			return set, err
+		}
+		defer func() { story = set + ": " + story }()
+		if c.rand.IntN(4) == 0 {
+			return c.atCommit()
+		}
 	}
 	c.watch()
 	plans := []planned{c.anywhere(drives[len(drives)-1], 8*time.Second, 300, 120)}
@@ -221,6 +228,25 @@ func (c *cutting) once() (story string, err error) {
 		plans = []planned{first, plans[0]}
 	}
 	return c.cutAs(plans)
+}
+
+// vary draws how often ext4 writes its journal by itself, at the most, and with
+// how many pages the log of the database is taken over into it: a promise that
+// depends on either is none. What ships is 5 s and 1024 pages.
+func (c *cutting) vary() (set string, err error) {
+	commit := [...]int{1, 5, 30}[c.rand.IntN(3)]
+	pages := [...]int{50, 1024, 4000}[c.rand.IntN(3)]
+	set = fmt.Sprintf("commit=%d, %d pages", commit, pages)
+	from := c.dev.Console().here()
+	if err := c.dev.do("POST", "/lab/pages", pages, nil); err != nil {
+		return set, err
+	}
+	options := fmt.Sprintf("commit=%d", commit)
+	if err := c.dev.do("POST", "/lab/mount", options, nil); err != nil {
+		return set, err
+	}
+	_, _, err = c.dev.Console().wait(from, "holdfast: mounted with "+options+": <nil>", 30*time.Second)
+	return set, err
 }
 
 // atCommit cuts both disks as soon as the device says that recordings have got
@@ -496,6 +522,32 @@ func TestDiskThatLiesAboutFlushIsCaught(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.mustBreak("a disk that lies about flush", c.once)
+	// Whatever that has left: it is recorded to, or the device says what is wrong.
+	c.vm.disk.Lie = false
+	if c.vm.cmd != nil {
+		if _, err := c.dev.PowerCut(nbd.Cut{Kept: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from := c.dev.Console().here()
+	c.dev.powerOn()
+	said := ""
+	c.dev.until("record or say so", 2*started, func() error {
+		if l, ok := c.dev.Console().has(from, "holdfast: perm damaged"); ok {
+			said = l.text
+			return nil
+		}
+		h, err := c.dev.health()
+		if err != nil {
+			return err
+		}
+		if said = h.fault(); said != "" {
+			return nil
+		}
+		said = "it records; " + h.Restored
+		return c.dev.recording(0, 2*cutCameras)
+	})
+	note(t, c.lane.name, "a disk that lied about flush", "says after a start", "%.160s", said)
 }
 
 func TestRecorderThatDoesNotSyncIsCaught(t *testing.T) {

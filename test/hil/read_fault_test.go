@@ -54,39 +54,71 @@ func (d *device) oldest(camera string) (uuid string, id int) {
 	return uuid, id
 }
 
-// A disk that does not give back the footage on it costs the answers that need
-// it, and the log says so: not one byte of another kind is sent, recording goes
-// on, and what was refused is there when the disk reads again.
-func TestFootageThatIsNotReadCostsItsAnswerOnly(t *testing.T) {
+// A disk that does not give back what is on it, footage or the database, costs
+// the answers that need it, which say so: not one byte of another kind is sent,
+// recording goes on, and what was refused is there when the disk reads again.
+func TestReadThatFailsCostsItsAnswerOnly(t *testing.T) {
 	f := newFaulty(t)
-	uuid, id := f.oldest(onMedia)
-	// Nothing of it is in memory then, but what is written to: a recorder that
-	// cannot append to a page is another story.
-	from := f.Console().here()
-	f.order("drop")
-	f.say(from, "holdfast: memory dropped: <nil>", 20*time.Second)
-	f.goesOn(outage, onMedia, onPerm)
-	drive := f.vm.second.drive
-	f.breaks(func() {
-		drive.Break(nbd.Fault{Ops: []nbd.Op{nbd.Read}, From: f.vm.second.footage, Err: syscall.EIO})
-	})
-	got, err := f.film(uuid, id)
-	if err == nil {
-		t.Errorf("%d bytes are sent, and no error (%d reads failed)", len(got), drive.Stats().Faulty)
+	// All of the database is read from its file, and none of it from the log, once
+	// a commit is taken over at once.
+	if err := f.do("POST", "/lab/pages", 1, nil); err != nil {
+		t.Fatal(err)
 	}
-	note(t, lanes[0].name, t.Name(), "sent", "%d bytes, %.100v", len(got), err)
-	f.say(f.from, "send sample file: ", 10*time.Second)
-	f.say(f.from, "input/output error", 10*time.Second)
-	f.goesOn(outage, onMedia, onPerm)
-	f.mends(10*time.Second, drive.Heal)
-	whole, err := f.film(uuid, id)
-	if err != nil || len(whole) < 100_000 || len(got) >= len(whole) {
-		t.Errorf("after it: %d bytes, %v", len(whole), err)
+	if err := f.committed(f.Console().here(), "added", started); err != nil {
+		t.Fatal(err)
 	}
-	if !bytes.HasPrefix(whole, got) {
-		t.Errorf("the %d bytes that were sent are not those of the recording", len(got))
+	database, err := f.vm.pieces(databaseFile)
+	if err != nil {
+		t.Fatal(err)
 	}
-	f.recovers(outage)
-	f.stayed()
+	for _, c := range []struct {
+		name   string
+		camera string // whose footage nobody has asked for, so that nothing of it is in memory
+		says   string // in the log
+		drive  *nbd.Disk
+		pieces []region
+	}{
+		{"footage", onMedia, "input/output error", f.vm.second.drive, []region{{f.vm.second.footage, mediaSize - f.vm.second.footage}}},
+		{"database", onPerm, "disk I/O error", f.vm.drive, database},
+	} {
+		uuid, id := f.oldest(c.camera)
+		var faults []nbd.Fault
+		for _, p := range c.pieces {
+			faults = append(faults, nbd.Fault{Ops: []nbd.Op{nbd.Read}, From: p.start, To: p.start + p.size, Err: syscall.EIO})
+		}
+		// Nothing of it is in memory then, but what is written to: a recorder that
+		// cannot append to a page is another story.
+		from := f.Console().here()
+		f.order("drop")
+		f.say(from, "holdfast: memory dropped: <nil>", 20*time.Second)
+		f.goesOn(outage, onMedia, onPerm)
+		f.breaks(func() { c.drive.Break(faults...) })
+		got, err := f.film(uuid, id)
+		if err == nil {
+			t.Errorf("%s: %d bytes are sent, and no error (%d reads failed)", c.name, len(got), c.drive.Stats().Faulty)
+		}
+		note(t, lanes[0].name, t.Name(), c.name, "%d bytes, %.100v", len(got), err)
+		l, _, err := f.Console().wait(f.from, c.says, 10*time.Second)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		t.Logf("%s: the log says %.300s", c.name, l.text)
+		f.goesOn(outage, onMedia, onPerm)
+		f.mends(10*time.Second, func() {
+			if c.drive.Stats().Faulty == 0 {
+				t.Errorf("%s: nobody read there", c.name)
+			}
+			c.drive.Heal()
+		})
+		whole, err := f.film(uuid, id)
+		if err != nil || len(whole) < 100_000 || len(got) >= len(whole) {
+			t.Errorf("%s, after it: %d bytes, %v", c.name, len(whole), err)
+		}
+		if !bytes.HasPrefix(whole, got) {
+			t.Errorf("%s: the %d bytes that were sent are not those of the recording", c.name, len(got))
+		}
+		f.recovers(outage)
+		f.stayed()
+	}
 	f.settles(allowed{})
 }
