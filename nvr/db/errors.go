@@ -37,6 +37,8 @@ const (
 	codeNotADB     = 26
 
 	codeReadonlyRollback  = 8 | 3<<8
+	codeIOErrRead         = codeIOErr | 1<<8
+	codeIOErrShortRead    = codeIOErr | 2<<8
 	codeIOErrNoMem        = codeIOErr | 12<<8
 	codeIOErrShmSize      = codeIOErr | 19<<8
 	codeConstraintPrimary = codeConstraint | 6<<8
@@ -59,13 +61,15 @@ func isCode(err error, primary int) bool { return sqliteCode(err)&0xff == primar
 // medium failed under a write or a sync. Then the page cache may hold what the
 // disk does not, nothing more is written, and the process must end without a
 // sync; whoever starts it again must drop the page cache first. A full disk
-// is not among these errors.
+// is not among these errors, nor is a read that failed: it leaves nothing in doubt,
+// the transaction is taken back in memory, and the next try may read well.
 func Poisoned(err error) bool {
 	if _, ok := errors.AsType[*poisonError](err); ok {
 		return true
 	}
 	switch code := sqliteCode(err); code {
-	case codeIOErrShmSize, // the log's index cannot grow: the disk is full
+	case codeIOErrRead, codeIOErrShortRead,
+		codeIOErrShmSize, // the log's index cannot grow: the disk is full
 		codeIOErrNoMem:
 		return false
 	default:
