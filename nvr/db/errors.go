@@ -39,6 +39,7 @@ const (
 	codeReadonlyRollback  = 8 | 3<<8
 	codeIOErrRead         = codeIOErr | 1<<8
 	codeIOErrShortRead    = codeIOErr | 2<<8
+	codeIOErrCorruptFS    = codeIOErr | 33<<8 // a read that failed with EIO
 	codeIOErrNoMem        = codeIOErr | 12<<8
 	codeIOErrShmSize      = codeIOErr | 19<<8
 	codeConstraintPrimary = codeConstraint | 6<<8
@@ -68,13 +69,24 @@ func Poisoned(err error) bool {
 		return true
 	}
 	switch code := sqliteCode(err); code {
-	case codeIOErrRead, codeIOErrShortRead,
-		codeIOErrShmSize, // the log's index cannot grow: the disk is full
+	case codeIOErrShmSize, // the log's index cannot grow: the disk is full
 		codeIOErrNoMem:
 		return false
 	default:
-		return code&0xff == codeIOErr
+		return code&0xff == codeIOErr && !readFailed(code)
 	}
+}
+
+// Unread reports whether err, from a method that opens a database or reads, means
+// that a read failed. Most of those that fail with EIO SQLite calls damage, see
+// Damaged and Readable.
+func Unread(err error) bool {
+	code := sqliteCode(err)
+	return readFailed(code) || code == codeIOErr // of the header, under sqlite3_open
+}
+
+func readFailed(code int) bool {
+	return code == codeIOErrRead || code == codeIOErrShortRead || code == codeIOErrCorruptFS
 }
 
 // Full reports whether err means that the disk of the database has no room. The

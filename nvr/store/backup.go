@@ -132,31 +132,16 @@ func (s *Store) copyFailed(ctx context.Context, err error) error {
 	if !db.Damaged(err) || ctx.Err() != nil || !s.sound.IsZero() && time.Since(s.sound) < backupEvery {
 		return err
 	}
-	damage, asked := damageOf(ctx, s.db)
+	damage, asked := s.judge(ctx)
 	switch {
 	case damage != nil:
-		s.suspect(damage)
+		s.believe(damage)
 		return damage
 	case asked != nil:
 		return errors.Join(err, asked)
 	}
 	s.sound = time.Now()
 	return fmt.Errorf("the database is sound, and its copy is not what was written: %w", err)
-}
-
-// damageOf looks at all of a database and says what is damaged, nil when nothing
-// is. err says why nobody knows.
-func damageOf(ctx context.Context, d *db.DB) (damage, err error) {
-	found, err := d.Integrity(ctx)
-	switch {
-	case db.Damaged(err):
-		return err, nil
-	case err != nil:
-		return nil, err
-	case len(found) > 0:
-		return fmt.Errorf("%s (and %d more)", found[0], len(found)-1), nil
-	}
-	return nil, nil
 }
 
 // copySize is about what a copy of the database takes.
@@ -223,35 +208,4 @@ func Backup(ctx context.Context, data, to string, progress func(done, total int)
 		return err
 	}
 	return syncPath(filepath.Dir(to))
-}
-
-// suspectName is the file beside the database that says that damage was seen in
-// it, so that the next start looks at all of it.
-const suspectName = "db.suspect"
-
-// suspect notes damage of the database. Where there is a copy to go back to the
-// process ends, because the next start restores it; where there is none
-// recording goes on, and what is durable waits for a rebuild.
-func (s *Store) suspect(damage error) {
-	if !s.suspected.Swap(true) {
-		name := filepath.Join(s.cfg.Dir, suspectName)
-		if err := os.WriteFile(name, []byte(damage.Error()+"\n"), 0o600); err != nil {
-			s.suspected.Store(false)
-			s.log.Error("the next start is not told of the damage", "err", err)
-			return
-		}
-		if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
-			s.log.Error("the next start may not be told of the damage", "err", err)
-		}
-	}
-	s.mu.RLock()
-	dirs := s.dirs
-	s.mu.RUnlock()
-	for _, d := range dirs {
-		dir, _ := d.disk()
-		if disk, ok := dir.(*sampledir.Disk); ok && len(disk.Backups()) > 0 {
-			s.poison(fmt.Errorf("database is damaged, the next start restores it: %w", damage))
-			return
-		}
-	}
 }

@@ -319,6 +319,9 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	s.dropped(drops)
 	s.tellLeftOut(all)
 	s.tellKept(drops)
+	if !s.kept.Load() && !slices.ContainsFunc(all, func(sh *share) bool { return sh.leftOut != nil }) {
+		s.damage.whole()
+	}
 	s.log.Info("flushed", "flush", s.flushes, "why", why, "added", ids(batch.Add, func(r *db.NewRecording) int64 { return r.ID }),
 		"deleted", ids(batch.Delete, func(id *int64) int64 { return *id }),
 		"collected", ids(batch.Collected, func(g *db.Garbage) int64 { return g.ID }), "took", time.Since(began).Round(time.Microsecond))
@@ -562,6 +565,7 @@ func (s *Store) applied(ctx context.Context, sh *share) {
 	if err != nil {
 		// The transaction has happened; only the times shown are old.
 		s.log.Warn("read range of stream", "camera", st.name, "stream", st.typ, "err", err)
+		s.readVerdict(err)
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -109,13 +109,13 @@ type HealthCheck struct {
 }
 
 // HealthChecks says of the database and of each sample directory whether they are at
-// fault: the database had no room on its disk or cannot be read; a directory is not used, does not
+// fault: the database had no room on its disk, is damaged or cannot be read; a directory is not used, does not
 // take writes now, hangs, or its garbage only grows. It asks no disk.
 func (s *Store) HealthChecks() []HealthCheck {
 	s.mu.RLock()
 	dirs := s.dirs
 	s.mu.RUnlock()
-	checks := []HealthCheck{{"database", cmp.Or(s.ballast.fault(), s.pulse.unread())}}
+	checks := []HealthCheck{{"database", cmp.Or(s.ballast.fault(), s.damage.fault(), s.pulse.unread())}}
 	for _, d := range dirs {
 		c := HealthCheck{Name: fmt.Sprintf("directory %d", d.id)}
 		at := "sample directory " + d.path

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"time"
 
 	"holdfast/nvr/db"
 	"holdfast/nvr/media"
@@ -29,6 +30,7 @@ type restorer struct {
 	log      *slog.Logger
 	progress func()
 	at       func(point string) // of Config
+	readable func(ctx context.Context, path string) error
 	dirs     []*restoredDir     // whose meta file is whole
 	uuid     string             // of the database
 }
@@ -57,10 +59,10 @@ func restoreIfLost(ctx context.Context, cfg *Config, restored *string) error {
 }
 
 func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
-	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress, at: cfg.at}
+	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress, at: cfg.at, readable: cfg.readable}
 	defer r.close()
 	path := filepath.Join(cfg.Dir, "db")
-	why, err := lost(ctx, path, cfg.Dir)
+	why, err := r.lost(ctx, path)
 	if err != nil || why == nil {
 		return err
 	}
@@ -105,8 +107,45 @@ func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
 	return fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir)
 }
 
-// lost says what is wrong with a database, nil when nothing seems to be.
-func lost(ctx context.Context, path, data string) (why, err error) {
+// startUnread is how long a start waits for a database that cannot be read: a disk
+// may come to its senses, a copy is older than what it has.
+const startUnread = 2 * time.Minute
+
+// lost says what is wrong with a database, nil when nothing seems to be. Reads that
+// fail look like damage; so that is believed of files that can be read from end to
+// end, or cannot for minutes.
+func (r *restorer) lost(ctx context.Context, path string) (why, err error) {
+	began, readable := time.Now(), false
+	for {
+		if why, err = r.look(ctx, path); why == nil || err != nil {
+			return nil, err
+		}
+		if readable {
+			return why, nil
+		}
+		unread := r.readable(ctx, path)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if readable = unread == nil; readable {
+			continue // it may have been the disk, until just now
+		}
+		if waited := time.Since(began); waited >= startUnread {
+			return fmt.Errorf("it cannot be read: %w", unread), nil
+		} else if waited == 0 {
+			r.log.Error("the database cannot be read; waiting for its disk", "err", unread)
+		}
+		r.progress()
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// look is lost without a second look.
+func (r *restorer) look(ctx context.Context, path string) (why, err error) {
 	fi, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -124,17 +163,19 @@ func lost(ctx context.Context, path, data string) (why, err error) {
 		}
 	}
 	if err == nil {
-		_, serr := os.Stat(filepath.Join(data, suspectName))
-		if serr != nil {
+		suspect := filepath.Join(r.data, suspectName)
+		if !exists(suspect) {
 			return nil, nil
 		}
 		damage, err := damageOf(ctx, d)
-		if damage != nil || err != nil {
+		if db.Unread(err) {
+			return err, nil
+		} else if damage != nil || err != nil {
 			return damage, err
 		}
-		return nil, os.Remove(filepath.Join(data, suspectName)) // it has come to its senses
+		return nil, os.Remove(suspect) // it has come to its senses
 	}
-	if db.Damaged(err) {
+	if db.Damaged(err) || db.Unread(err) {
 		return err, nil
 	}
 	return nil, nil // what else is wrong is said when it is opened

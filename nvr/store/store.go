@@ -104,6 +104,9 @@ type Config struct {
 
 	// openDB opens the database; tests put faults below it.
 	openDB func(context.Context, db.Config) (*db.DB, error)
+
+	// readable reads the files of the database from end to end; tests fail it.
+	readable func(ctx context.Context, path string) error
 }
 
 // Store is an open store.
@@ -148,13 +151,13 @@ type Store struct {
 	doubted  chan struct{}         // closed with the first
 	again    chan error            // see Again
 
-	suspected atomic.Bool     // damage of the database is noted
-	poisoned  atomic.Bool     // nothing is written any more
-	fatal     chan error      // the first error that poisons
-	stopped   chan struct{}   // closed when the directories have ended
-	run       context.Context // of the goroutines
-	stop      context.CancelFunc
-	running   sync.WaitGroup
+	damage   damage
+	poisoned atomic.Bool     // nothing is written any more
+	fatal    chan error      // the first error that poisons
+	stopped  chan struct{}   // closed when the directories have ended
+	run      context.Context // of the goroutines
+	stop     context.CancelFunc
+	running  sync.WaitGroup
 }
 
 // Open opens the data directory, creates what is missing, brings in what an
@@ -196,6 +199,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	if cfg.openDB == nil {
 		cfg.openDB = db.Open
+	}
+	if cfg.readable == nil {
+		cfg.readable = db.Readable
 	}
 	if err := makeDir(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
