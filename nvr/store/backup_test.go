@@ -538,7 +538,6 @@ func TestBackupAndRestoreByHand(t *testing.T) {
 		g.play(t, 3*time.Second)
 		g.run.End("test")
 		b.stop()
-		// By itself an old copy is refused; by restore it is brought up.
 		kept, err := Restore(t.Context(), f.dir, to, slog.New(slog.DiscardHandler))
 		if err != nil || kept != f.db(".damaged-1") {
 			t.Fatal(kept, err)
@@ -553,6 +552,123 @@ func TestBackupAndRestoreByHand(t *testing.T) {
 			t.Errorf("a file that is no copy: %v", err)
 		}
 		f.clean()
+	})
+}
+
+// A disk that lies loses the newest part of the log, or a person puts an old copy
+// in the place of the database. It is whole, and older than its directory: the start
+// brings it up, or takes the newest copy where that is newer still.
+func TestDatabaseOlderThanItsDirectoryIsBroughtUp(t *testing.T) {
+	for _, copied := range []bool{false, true} {
+		t.Run(fmt.Sprintf("newer copy %v", copied), func(t *testing.T) {
+			k := &kills{t: t}
+			dir, count := inMemory(t), 0
+			synctest.Test(t, func(t *testing.T) {
+				f := newFootage(t)
+				f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+				old := f.read(f.db(""))
+				b := &bench{T: t, dir: f.dir, log: new(journal)}
+				for range 2 { // opens of which the old one does not know
+					b.start()
+					g := newFeed(b.again("front").Begin(nil))
+					g.play(t, 3*time.Second)
+					g.run.End("test")
+					if copied {
+						time.Sleep(backupFirst + time.Minute)
+					}
+					count = len(list(t, b.again("front")))
+					b.stop()
+				}
+				f.must(os.Remove(f.db("-wal")))
+				f.must(os.WriteFile(f.db(""), old, 0o600))
+				k.f = f.copy(t, dir)
+				k.f.T = k.t
+			})
+			again := func(t *testing.T, f *footage, says string) {
+				b := &bench{T: t, dir: f.dir, log: new(journal)}
+				if says != "" {
+					b.hook = func(cfg *Config) { cfg.at = k.at }
+				}
+				b.start()
+				if says != "" && (!strings.Contains(b.log.String(), says) || b.s.Restored() == "") {
+					t.Errorf("it says %q, and not %q", b.s.Restored(), says)
+				}
+				adopted(t, b.s)
+				g := newFeed(b.again("front").Begin(nil))
+				g.play(t, 3*time.Second)
+				g.run.End("test")
+				if got := len(list(t, b.again("front"))); got != count+1 {
+					t.Errorf("%d recordings with the new one, there were %d", got, count)
+				}
+				if n := b.s.OpenID(); n < 4 {
+					t.Errorf("the open has number %d, which another one had", n)
+				}
+				if h := faults(b.s); len(h) > 0 {
+					t.Errorf("faults: %q", h)
+				}
+				b.stop()
+				b.hook, b.log = nil, new(journal)
+				b.start()
+				if said := b.s.Restored(); said != "" {
+					t.Errorf("the next start says %q", said)
+				}
+				b.stop()
+				f.clean()
+			}
+			says, points := "database was older than its sample directories", 2
+			if copied {
+				says, points = "database restored from a copy", 9
+			}
+			synctest.Test(t, func(t *testing.T) {
+				f := *k.f
+				f.T = t
+				again(t, &f, says)
+			})
+			k.each(t, points, func(t *testing.T, f *footage) { again(t, f, "") })
+		})
+	}
+}
+
+// The directory was not there at the first start of the old database: it is not
+// written to when it comes, and the log says what to do; after that all is back.
+func TestDirectoryThatComesNewerThanItsDatabaseIsNotTouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+		old := f.read(f.db(""))
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		for range 3 {
+			b.start()
+			g := newFeed(b.again("front").Begin(nil))
+			g.play(t, 3*time.Second)
+			g.run.End("test")
+			b.stop()
+		}
+		f.must(os.Remove(f.db("-wal")))
+		f.must(os.WriteFile(f.db(""), old, 0o600))
+		away, here := filepath.Join(f.dir, "away"), filepath.Join(f.dir, "sample")
+		f.must(os.Rename(here, away))
+		b.start()
+		f.must(errors.Join(os.Remove(here), os.Rename(away, here)))
+		time.Sleep(5 * time.Minute)
+		if !strings.Contains(b.log.String(), "restart the recorder with it in place") {
+			t.Error("the log does not say what to do")
+		}
+		b.stop()
+		b.start()
+		adopted(t, b.s)
+		if got := len(list(t, b.again("front"))); got != 9 {
+			t.Errorf("%d recordings, there were 9", got)
+		}
+		b.stop()
+		// Which of two opens of one number a file is of, two databases say differently.
+		found, _, _, err := f.check(CheckConfig{})
+		f.must(err)
+		for _, finding := range found {
+			if !strings.Contains(finding, "its row says open 2") {
+				t.Error(finding)
+			}
+		}
 	})
 }
 

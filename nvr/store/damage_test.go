@@ -183,30 +183,38 @@ func TestSectorThatStaysUnreadableBringsTheCopyBack(t *testing.T) {
 // A start waits for a disk that does not read for a while, and takes no copy, which
 // is older.
 func TestStartWaitsForADatabaseThatCannotBeRead(t *testing.T) {
-	for _, suspected := range []bool{false, true} {
-		t.Run(fmt.Sprintf("suspected %v", suspected), func(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		suspected bool
+		long      time.Duration
+	}{{"once", false, 0}, {"a while", false, 20 * time.Second}, {"a while, suspected", true, 20 * time.Second}} {
+		t.Run(tt.name, func(t *testing.T) {
 			v := dbtest.NewDefault(t)
 			synctest.Test(t, func(t *testing.T) {
 				b, k, f := copied(t, v, nil)
 				f.run.End("test")
 				b.stop()
-				if suspected {
+				if tt.suspected {
 					if err := os.WriteFile(filepath.Join(b.dir, suspectName), nil, 0o600); err != nil {
 						t.Fatal(err)
 					}
 				}
 				b.log = new(journal)
-				k.fail(-1)
 				began := time.Now()
-				time.AfterFunc(20*time.Second, k.heal)
+				if tt.long == 0 { // and all is well when somebody looks
+					v.Fail(dbtest.Op{Kind: dbtest.Read, File: dbtest.Main}, 1, 1, syscall.EIO)
+				} else {
+					k.fail(-1)
+					time.AfterFunc(tt.long, k.heal)
+				}
 				b.start()
-				if took := time.Since(began); took < 20*time.Second || took > time.Minute {
+				if took := time.Since(began); took < tt.long || took > time.Minute {
 					t.Errorf("it took %v", took)
 				}
-				if got := b.s.Restored(); got != "" {
-					t.Error(got)
+				if got := b.s.Restored(); got != "" || v.Failed() == 0 {
+					t.Errorf("%d reads failed; %s", v.Failed(), got)
 				}
-				if l := b.log.String(); !strings.Contains(l, "waiting for its disk") {
+				if strings.Contains(b.log.String(), "waiting for its disk") != (tt.long > 0) {
 					t.Error("the log does not tell")
 				}
 				b.stop()

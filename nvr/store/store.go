@@ -435,8 +435,11 @@ func (s *Store) identify(path string, row db.Dir) (sampledir.Meta, sampledir.Dir
 		err = fmt.Errorf("sample directory %s belongs to another installation (database %s, ours is %s); nothing is recorded there: bring back its own, or start with an empty data directory", path, m.DatabaseUUID, s.db.UUID())
 	case m.DirUUID != row.UUID:
 		err = fmt.Errorf("sample directory %s is another one of this installation (%s, expected %s): were two disks swapped?", path, m.DirUUID, row.UUID)
+	case m.CompleteOpen > row.LastCompleteOpen: // there at the start of the recorder, it would have been seen
+		err = fmt.Errorf("sample directory %s is newer than the database (directory: open %d, database: open %d): restart the recorder with it in place, which brings the database up",
+			path, m.CompleteOpen, row.LastCompleteOpen)
 	case row.LastCompleteOpen != 0 && m.CompleteOpen != row.LastCompleteOpen && m.InProgressOpen != row.LastCompleteOpen:
-		err = fmt.Errorf("sample directory %s and the database are not of the same time (directory: open %d, database: open %d): one of them is an old copy",
+		err = fmt.Errorf("sample directory %s is an old copy (directory: open %d, database: open %d): bring back its newest disk, or delete the directory and add it again when it is empty",
 			path, m.CompleteOpen, row.LastCompleteOpen)
 	}
 	if err == nil {
