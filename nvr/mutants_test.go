@@ -158,8 +158,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a check that met a disk that does not read is believed",
 	file:   "nvr/store/damage.go",
-	old:    "if damage, err = s.unreadable(ctx); damage != nil || err != nil {",
-	new:    "if false {",
+	old:    "if lost, unknown := s.unreadable(ctx); lost != nil || unknown != nil {",
+	new:    "if lost, unknown := damage, err; false {",
 	test:   "TestDatabaseThatCannotBeReadCostsNothing",
 }, {
 	breaks: "a database that gives errors ends the recorder",

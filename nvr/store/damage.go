@@ -97,19 +97,16 @@ func (s *Store) look(ctx context.Context, err error) {
 }
 
 // judge looks at all of the database. damage says what is damaged, err why
-// nobody knows: it cannot be read at the moment.
+// nobody knows: it cannot be read at the moment, which the look takes for damage.
 func (s *Store) judge(ctx context.Context) (damage, err error) {
-	if damage, err = s.unreadable(ctx); damage != nil || err != nil {
-		return damage, err
-	}
-	if damage, err = damageOf(ctx, s.db); damage == nil {
+	damage, err = damageOf(ctx, s.db)
+	if damage == nil && !db.Unread(err) {
 		return nil, err
 	}
-	// A read that failed just now would have been called damage.
-	if lost, err := s.unreadable(ctx); lost != nil || err != nil {
-		return lost, err
+	if lost, unknown := s.unreadable(ctx); lost != nil || unknown != nil {
+		return lost, unknown
 	}
-	return damage, nil
+	return damage, err
 }
 
 // unreadable is an error when the files of the database cannot be read, and
