@@ -108,6 +108,18 @@ var mutants = []mutant{{
 	new:    "q.rows, q.next = nil, q.end",
 	test:   "TestStreamThatCannotBeReadGivesNoRoom",
 }, {
+	breaks: "the flush of each hour that failed waits for the next hour",
+	file:   "nvr/store/flush.go",
+	old:    "\t\t\t\t\taged = notBefore\n",
+	new:    "",
+	test:   "TestFlushOfEachHourThatFailsIsTriedEachMinute",
+}, {
+	breaks: "the flush of each hour that failed is tried again at once",
+	file:   "nvr/store/flush.go",
+	old:    "\t\t\t\t\taged = notBefore\n",
+	new:    "\t\t\t\t\taged = time.Now().Add(time.Second)\n",
+	test:   "TestFlushOfEachHourThatFailsIsTriedEachMinute",
+}, {
 	breaks: "a start that looks at all of the database is silent",
 	file:   "nvr/store/restore.go",
 	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })",
