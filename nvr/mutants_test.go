@@ -120,6 +120,30 @@ var mutants = []mutant{{
 	new:    "\t\t\t\t\taged = time.Now().Add(time.Second)\n",
 	test:   "TestFlushOfEachHourThatFailsIsTriedEachMinute",
 }, {
+	breaks: "a disk that hangs under a copy of the database keeps the others from theirs",
+	file:   "nvr/store/backup.go",
+	old:    "\t\t\tlate = before\n",
+	new:    "",
+	test:   "TestDiskThatHangsUnderACopyHoldsUpNoOther",
+}, {
+	breaks: "copies of the database are made all at once",
+	file:   "nvr/store/backup.go",
+	old:    "if before == nil || before == late {",
+	new:    "if before != late || before == late {",
+	test:   "TestDiskThatHangsUnderACopyHoldsUpNoOther",
+}, {
+	breaks: "a copy that hung and ends late ends the turn of another",
+	file:   "nvr/store/backup.go",
+	old:    "\tif c.ended == mine {\n",
+	new:    "\tif c.ended != nil {\n",
+	test:   "TestCopiesWaitOnceForOneThatHangs",
+}, {
+	breaks: "a copy of the database takes a reader from others",
+	file:   "nvr/db/backup.go",
+	old:    "conn, err := p.Conn(ctx)",
+	new:    "conn, err := d.reader.Conn(ctx)",
+	test:   "TestCopiesThatHangTakeNoReader",
+}, {
 	breaks: "a start that looks at all of the database is silent",
 	file:   "nvr/store/restore.go",
 	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })",

@@ -268,11 +268,7 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 	}
 	d.mu.Lock()
 	d.unavailable = fmt.Errorf("sample directory %s: %w", d.path, ErrNotFound)
-	endCopy := d.endCopy
 	d.mu.Unlock()
-	if endCopy != nil {
-		endCopy()
-	}
 	select {
 	case d.copying <- struct{}{}: // and nobody begins one any more
 		defer func() { <-d.copying }()

@@ -453,9 +453,8 @@ func TestDirectoryGoesBehindACopyOfTheDatabase(t *testing.T) {
 		disk := mustDisk(t, b.s, id)
 		d.copying <- struct{}{} // a copy is under way
 		ctx, cancel := context.WithCancel(t.Context())
-		d.mu.Lock()
-		d.endCopy = cancel
-		d.mu.Unlock()
+		stop := d.stop
+		d.stop = func() { stop(); cancel() }
 		gone := make(chan error, 1)
 		go func() { gone <- b.s.DeleteDir(t.Context(), id) }()
 		<-ctx.Done() // it is asked to end
