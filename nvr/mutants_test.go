@@ -144,6 +144,18 @@ var mutants = []mutant{{
 	new:    "conn, err := d.reader.Conn(ctx)",
 	test:   "TestCopiesThatHangTakeNoReader",
 }, {
+	breaks: "flushes wait for the disk of a directory that goes",
+	file:   "nvr/store/dirs.go",
+	old:    "\ts.flushing.Unlock()\n\tif err != nil {\n\t\treturn err\n\t}\n\tif !d.lost() {\n\t\tstep, cancel := context.WithTimeout(ctx, dirPatience)\n\t\terr = d.stepNow(step)\n\t\tcancel()\n\t}\n\ts.flushing.Lock()\n",
+	new:    "\tif err == nil && !d.lost() {\n\t\tstep, cancel := context.WithTimeout(ctx, dirPatience)\n\t\terr = d.stepNow(step)\n\t\tcancel()\n\t}\n",
+	test:   "TestFlushesGoOnWhileADirectoryGoes",
+}, {
+	breaks: "a directory goes though a stream has come to it while its disk was waited for",
+	file:   "nvr/store/dirs.go",
+	old:    "err := s.mayGo(ctx, d); err != nil {\n\t\treturn err // something",
+	new:    "err := ctx.Err(); err != nil {\n\t\treturn err // something",
+	test:   "TestFlushesGoOnWhileADirectoryGoes",
+}, {
 	breaks: "a start that looks at all of the database is silent",
 	file:   "nvr/store/restore.go",
 	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })",
