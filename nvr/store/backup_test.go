@@ -791,3 +791,99 @@ func TestCopyLeavesRoomForRecordings(t *testing.T) {
 		}
 	}
 }
+
+// A disk that hangs under its copy of the database keeps the others from theirs
+// for an hour at most, and the recorder ends though copies wait for it.
+func TestDiskThatHangsUnderACopyHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		for range 2 {
+			if _, err := b.s.AddDir(t.Context(), t.TempDir()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dirs := b.s.dirs
+		dirs[0].copying <- struct{}{} // its copy is under way, and it is its turn
+		end, err := b.s.copies.turn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := func() (n int) {
+			for _, d := range dirs {
+				n += len(mustDisk(t, b.s, d.id).Backups())
+			}
+			return n
+		}
+		time.Sleep(backupFirst + copyPatience - time.Minute)
+		if n := copied(); n != 0 {
+			t.Errorf("%d copies are made beside one that may come to its end", n)
+		}
+		time.Sleep(3 * time.Minute)
+		if n := copied(); n != 2 {
+			t.Errorf("%d copies on the other disks, want 2", n)
+		}
+		end()
+		<-dirs[0].copying
+		time.Sleep(time.Minute)
+		if n := copied(); n != 3 {
+			t.Errorf("%d copies when all disks answer, want 3", n)
+		}
+		time.Sleep(backupEvery - time.Hour)
+		if end, err = b.s.copies.turn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(90 * time.Minute)
+		b.stop()
+		end()
+	})
+}
+
+// Copies come one after the other, and who hangs is waited for once, whoever waits.
+func TestCopiesWaitOnceForOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c copies
+		began := time.Now()
+		turn := func() (end func(), at time.Duration) {
+			end, err := c.turn(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			return end, time.Since(began)
+		}
+		var hung []func()
+		for range 2 {
+			end, _ := turn()
+			hung = append(hung, end)
+		}
+		if d := time.Since(began); d != copyPatience {
+			t.Errorf("the second had its turn after %v", d)
+		}
+		at := make(chan time.Duration)
+		for range 3 {
+			go func() {
+				end, d := turn()
+				time.Sleep(time.Minute)
+				end()
+				at <- d
+			}()
+		}
+		for i := range 3 {
+			if got, want := <-at, 2*copyPatience+time.Duration(i)*time.Minute; got != want {
+				t.Errorf("copy %d had its turn after %v, want %v", i, got, want)
+			}
+		}
+		end, _ := turn()
+		for _, end := range hung {
+			end() // late, and nobody's turn ends by it
+		}
+		if c.ended == nil {
+			t.Error("a copy that ended late ended the turn of another")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := c.turn(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("a turn when the recorder ends: %v", err)
+		}
+		end()
+	})
+}

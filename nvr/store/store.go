@@ -131,7 +131,7 @@ type Store struct {
 	pulse pulse
 
 	ballast ballast
-	sound   time.Time // when a copy was damaged and the database was not; of the goroutine of backups
+	copies  copies
 
 	restored string // what Restored says; Open's
 
@@ -273,14 +273,13 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		s.start(d)
 	}
 	s.running.Go(func() { s.serve(s.run) })
-	s.running.Go(func() { s.backups(s.run) })
 	s.running.Go(func() { s.watchClock(s.run) })
 	s.running.Go(func() { s.watchDirs(s.run) })
 	s.running.Go(func() { s.askAgain(s.run) })
 	return s, nil
 }
 
-// start runs the goroutine of a directory.
+// start runs the goroutines of a directory.
 func (s *Store) start(d *directory) {
 	ctx, stop := context.WithCancel(s.run)
 	d.stop, d.ended = stop, make(chan struct{})
@@ -289,6 +288,7 @@ func (s *Store) start(d *directory) {
 		defer stop()
 		d.run(ctx)
 	})
+	s.running.Go(func() { d.copies(ctx) })
 }
 
 // load reads the configuration, opens the sample directories and adopts the
