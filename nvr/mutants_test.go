@@ -156,6 +156,12 @@ var mutants = []mutant{{
 	new:    "err := ctx.Err(); err != nil {\n\t\treturn err // something",
 	test:   "TestFlushesGoOnWhileADirectoryGoes",
 }, {
+	breaks: "behind a step back of the clock the watermark stands in the future",
+	file:   "nvr/store/directory.go",
+	old:    "st.durableTo, st.watermark = to, rec.start.Add(media.Duration(f.videoEnd))",
+	new:    "st.durableTo, st.watermark = to, max(st.watermark, rec.start.Add(media.Duration(f.videoEnd)))",
+	test:   "TestLaterStepSplitsTheRun/-1h0m0s",
+}, {
 	breaks: "a start that looks at all of the database is silent",
 	file:   "nvr/store/restore.go",
 	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })",
@@ -222,11 +228,11 @@ var mutants = []mutant{{
 	new:    "false",
 	test:   "TestSectorThatStaysUnreadableBringsTheCopyBack",
 }, {
-	breaks: "a read that fails in a flush poisons",
+	breaks: "a read that fails poisons",
 	file:   "nvr/db/errors.go",
 	old:    "code&0xff == codeIOErr && !readFailed(code)",
 	new:    "code&0xff == codeIOErr",
-	test:   "TestFaultsUnderTheDatabaseCostNoFootage",
+	test:   "TestReadThatFailsPoisonsNothing",
 }, {
 	breaks: "damage that no check finds is never believed",
 	file:   "nvr/store/damage.go",

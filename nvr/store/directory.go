@@ -580,8 +580,11 @@ func (d *directory) settle(w *work) {
 	progress := w.upTo > rec.durable
 	for _, f := range rec.taken[rec.durable:w.upTo] {
 		st.unsynced(-f.cost)
-		st.watermark = max(st.watermark, rec.start.Add(media.Duration(f.videoEnd)))
-		st.durableTo = rec.received.Add(media.Duration(f.videoEnd).Std())
+		// What is written again is durable already. The wall clock does not tell
+		// that: behind a step back the newest picture stands before older ones.
+		if to := rec.received.Add(media.Duration(f.videoEnd).Std()); to.After(st.durableTo) {
+			st.durableTo, st.watermark = to, rec.start.Add(media.Duration(f.videoEnd))
+		}
 	}
 	if progress && st.unsyncedBytes == 0 {
 		st.undurable.Store(0)

@@ -481,7 +481,8 @@ func TestFlushesGoOnWhileADirectoryGoes(t *testing.T) {
 			t.Error("flushes wait for the disk")
 		}
 		close(released)
-		if err, ok := errors.AsType[*InUseError](<-gone); !ok || !strings.Contains(err.Why, "back main") {
+		err = <-gone
+		if e, ok := errors.AsType[*InUseError](err); !ok || !strings.Contains(e.Why, "back main") {
 			t.Errorf("a directory that got a stream goes: %v", err)
 		}
 	})
