@@ -846,13 +846,13 @@ var mutants = []mutant{{
 	file:   "nvr/store/stream.go",
 	old:    "\t\tr.prevMedia -= lost\n",
 	new:    "",
-	test:   powerCut + "memory_full_over_a_rotation",
+	test:   "TestEndThatFallsOutIsCountedOutOfThoseBehind",
 }, {
 	breaks: "what fell out of memory splits no run",
 	file:   "nvr/store/ring.go",
 	old:    "st.shorten(rec, n, reasonSlowDisk)",
 	new:    "rec.cut(n)\n\t\trec.end(reasonSlowDisk)",
-	test:   powerCut + "memory_full_over_a_rotation",
+	test:   "TestEndThatFallsOutIsCountedOutOfThoseBehind",
 }, {
 	breaks: "an unlink that fails is given up",
 	file:   "nvr/store/directory.go",
