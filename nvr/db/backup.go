@@ -25,7 +25,13 @@ func (d *DB) Backup(ctx context.Context, path string, gentle bool, progress func
 }
 
 func (d *DB) backup(ctx context.Context, path string, gentle bool, progress func(done, total int)) error {
-	conn, err := d.reader.Conn(ctx)
+	// Of its own: a disk that hangs under a copy takes no reader from others.
+	p, err := d.openPool(readerDSN(d.path), 1, checkConnection)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	conn, err := p.Conn(ctx)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -57,6 +58,34 @@ func TestBackupEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	h.add(h.main, 500, 501)
+	h.sane()
+}
+
+// Copies that do not come to their end leave the readers to others.
+func TestCopiesThatHangTakeNoReader(t *testing.T) {
+	h := newHouse(t)
+	h.fill(500, h.main)
+	var hung, ended sync.WaitGroup
+	release := make(chan struct{})
+	for range Readers {
+		path := emptyFile(t)
+		hung.Add(1)
+		reached := sync.OnceFunc(hung.Done)
+		ended.Go(func() {
+			defer reached()
+			if err := h.Backup(t.Context(), path, false, func(done, total int) { reached(); <-release }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	hung.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := h.State(ctx); err != nil {
+		t.Errorf("a read beside %d copies that hang: %v", Readers, err)
+	}
+	close(release)
+	ended.Wait()
 	h.sane()
 }
 

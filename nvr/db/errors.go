@@ -37,6 +37,9 @@ const (
 	codeNotADB     = 26
 
 	codeReadonlyRollback  = 8 | 3<<8
+	codeIOErrRead         = codeIOErr | 1<<8
+	codeIOErrShortRead    = codeIOErr | 2<<8
+	codeIOErrCorruptFS    = codeIOErr | 33<<8 // a read that failed with EIO
 	codeIOErrNoMem        = codeIOErr | 12<<8
 	codeIOErrShmSize      = codeIOErr | 19<<8
 	codeConstraintPrimary = codeConstraint | 6<<8
@@ -59,7 +62,8 @@ func isCode(err error, primary int) bool { return sqliteCode(err)&0xff == primar
 // medium failed under a write or a sync. Then the page cache may hold what the
 // disk does not, nothing more is written, and the process must end without a
 // sync; whoever starts it again must drop the page cache first. A full disk
-// is not among these errors.
+// is not among these errors, nor is a read that failed: it leaves nothing in doubt,
+// the transaction is taken back in memory, and the next try may read well.
 func Poisoned(err error) bool {
 	if _, ok := errors.AsType[*poisonError](err); ok {
 		return true
@@ -69,8 +73,20 @@ func Poisoned(err error) bool {
 		codeIOErrNoMem:
 		return false
 	default:
-		return code&0xff == codeIOErr
+		return code&0xff == codeIOErr && !readFailed(code)
 	}
+}
+
+// Unread reports whether err, from a method that opens a database or reads, means
+// that a read failed. Most of those that fail with EIO SQLite calls damage, see
+// Damaged and Readable.
+func Unread(err error) bool {
+	code := sqliteCode(err)
+	return readFailed(code) || code == codeIOErr // of the header, under sqlite3_open
+}
+
+func readFailed(code int) bool {
+	return code == codeIOErrRead || code == codeIOErrShortRead || code == codeIOErrCorruptFS
 }
 
 // Full reports whether err means that the disk of the database has no room. The

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -246,4 +247,52 @@ func TestEveryOperationOfSQLiteFails(t *testing.T) {
 	}
 	tally.Judge(t)
 	t.Logf("%d of them end the process", poisoned)
+}
+
+// A read that fails leaves nothing in doubt: the change is refused, and made when
+// the disk reads again.
+func TestReadThatFailsPoisonsNothing(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENODEV} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			v := dbtest.New(t)
+			path := filepath.Join(t.TempDir(), "db")
+			open := func() *DB {
+				d, err := Open(t.Context(), Config{Path: path, VFS: v.Name()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return d
+			}
+			if err := open().Close(); err != nil {
+				t.Fatal(err)
+			}
+			refused := 0
+			for n := 1; n < 50; n++ {
+				d := open() // with nothing in SQLite's memory
+				add := func() error {
+					return d.ApplyAccess(t.Context(), &AccessChange{Users: []User{{Name: fmt.Sprint("anna", n)}}})
+				}
+				failed := v.Failed()
+				for _, file := range []dbtest.File{dbtest.Main, dbtest.WAL} {
+					v.Fail(dbtest.Op{Kind: dbtest.Read, File: file}, n, -1, errno)
+				}
+				err := add()
+				if v.Heal(); err != nil {
+					if refused++; Poisoned(err) || !Unread(err) && !Damaged(err) {
+						t.Errorf("read %d fails: %v", n, err)
+					}
+					err = add()
+				}
+				if err := errors.Join(err, d.Close()); err != nil {
+					t.Errorf("when the disk reads again: %v", err)
+				}
+				if v.Failed() == failed {
+					break
+				}
+			}
+			if refused == 0 {
+				t.Error("nothing failed: the test proves nothing")
+			}
+		})
+	}
 }

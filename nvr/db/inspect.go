@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,9 +19,40 @@ import (
 const codeCorrupt = 11
 
 // Damaged reports whether err means that the database file is damaged, or is
-// no database at all: nothing that a second try would mend.
+// no database at all. SQLite says the same of a read that failed with EIO, which
+// a second try may mend: Readable tells one from the other.
 func Damaged(err error) bool {
 	return errors.Is(err, ErrForeign) || isCode(err, codeCorrupt) || isCode(err, codeNotADB)
+}
+
+// Readable reads the files of a database from end to end, without SQLite, and is
+// an error that names the place when the disk does not give them. Anybody may call
+// it at any time.
+func Readable(ctx context.Context, path string) error {
+	buf := make([]byte, 256<<10)
+	for _, name := range []string{path, path + "-wal"} {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		for at := int64(0); err == nil; {
+			var n int
+			n, err = f.ReadAt(buf, at)
+			at += int64(n)
+			if err != nil && err != io.EOF {
+				err = fmt.Errorf("%w at byte %d", err, at)
+			} else if err == nil {
+				err = ctx.Err()
+			}
+		}
+		f.Close()
+		if err != io.EOF {
+			return err
+		}
+	}
+	return nil
 }
 
 // Lock takes the lock that an open database holds, for who has to do with its

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,11 +20,75 @@ const (
 	backupEvery = 24 * time.Hour
 	backupFirst = 10 * time.Minute // after a start, when the newest copy is old
 	backupRetry = time.Hour
+
+	// copyPatience is how long one copy waits for another: longer than any takes
+	// whose disk answers.
+	copyPatience = time.Hour
 )
 
-// backups is the goroutine that copies the database to each sample directory
-// once a day. It has no part in flushes and waits for none.
-func (s *Store) backups(ctx context.Context) {
+// copies are those of the database that are under way. One is made at a time, as
+// long as disks answer.
+type copies struct {
+	mu    sync.Mutex    // a leaf
+	ended chan struct{} // closed when the one whose turn it is has ended; nil: none
+	sound time.Time     // when a copy was damaged and the database was not
+}
+
+// turn waits until it is a copy's turn; call what it returns at its end. A disk
+// that hangs never comes to an end: nobody waits longer than copyPatience for the
+// same copy, which counts no more then.
+func (c *copies) turn(ctx context.Context) (end func(), err error) {
+	t := time.NewTimer(copyPatience)
+	defer t.Stop()
+	var late chan struct{} // the one that was waited for in vain
+	for {
+		c.mu.Lock()
+		before := c.ended
+		if before == nil || before == late {
+			mine := make(chan struct{})
+			c.ended = mine
+			c.mu.Unlock()
+			return func() { c.end(mine) }, nil
+		}
+		c.mu.Unlock()
+		t.Reset(copyPatience)
+		select {
+		case <-before:
+		case <-t.C:
+			late = before
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (c *copies) end(mine chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == mine {
+		c.ended = nil
+	}
+	close(mine)
+}
+
+// doubts reports whether the database may be damaged where a copy is, for all that
+// is known: it was not found sound within a day.
+func (c *copies) doubts() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sound.IsZero() || time.Since(c.sound) >= backupEvery
+}
+
+func (c *copies) foundSound() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sound = time.Now()
+}
+
+// copies is the goroutine that copies the database to the directory once a day. It
+// has no part in flushes and waits for none. Each directory has its own: a disk
+// that hangs keeps its copy from nobody else.
+func (d *directory) copies(ctx context.Context) {
 	t := time.NewTimer(backupFirst)
 	defer t.Stop()
 	for {
@@ -32,56 +97,59 @@ func (s *Store) backups(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		wait := backupEvery
-		s.mu.RLock()
-		dirs := s.dirs
-		s.mu.RUnlock()
-		for _, d := range dirs {
-			dir, err := d.disk()
-			disk, ok := dir.(*sampledir.Disk)
-			if !ok || err != nil || s.poisoned.Load() {
-				continue
-			}
-			age := backupEvery
-			if b := disk.Backups(); len(b) > 0 {
-				age = media.TimeOf(s.now()).Sub(media.Time(b[0].Time)).Std()
-			}
-			if age >= 0 && age < backupEvery {
-				wait = min(wait, backupEvery-age)
-				continue
-			}
-			err = d.backup(ctx)
-			if ctx.Err() != nil {
-				return
-			}
-			if errors.Is(d.fault(), ErrNotFound) {
-				continue // it was deleted meanwhile
-			}
-			d.copyWants(s.copySize(), err)
-			if err != nil {
-				s.log.Error("database is not backed up; trying again in an hour", "dir", d.path, "err", err)
-				wait = min(wait, backupRetry)
-			}
+		wait := d.copyIfOld(ctx)
+		if ctx.Err() != nil {
+			return
 		}
 		t.Reset(wait)
 	}
 }
 
+// copyIfOld copies the database to the directory if its newest copy is a day old,
+// and says when it is to be looked again.
+func (d *directory) copyIfOld(ctx context.Context) (wait time.Duration) {
+	s := d.store
+	dir, err := d.disk()
+	disk, ok := dir.(*sampledir.Disk)
+	if err != nil || s.poisoned.Load() {
+		return backupRetry
+	}
+	if !ok {
+		return backupEvery
+	}
+	if b := disk.Backups(); len(b) > 0 {
+		age := media.TimeOf(s.now()).Sub(media.Time(b[0].Time)).Std()
+		if age >= 0 && age < backupEvery {
+			return backupEvery - age
+		}
+	}
+	err = d.backup(ctx)
+	if ctx.Err() != nil {
+		return 0 // the recorder ends, or the directory goes
+	}
+	d.copyWants(s.copySize(), err)
+	if err != nil {
+		s.log.Error("database is not backed up; trying again in an hour", "dir", d.path, "err", err)
+		return backupRetry
+	}
+	return backupEvery
+}
+
 // backup copies the database to a directory. One that is deleted meanwhile ends
-// that, and begins to empty it no sooner.
+// that by ctx, and begins to empty it no sooner.
 func (d *directory) backup(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	select {
 	case d.copying <- struct{}{}:
 		defer func() { <-d.copying }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	d.mu.Lock()
-	dir, err := d.dir, d.unavailable
-	d.endCopy = cancel
-	d.mu.Unlock()
+	end, err := d.store.copies.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	dir, err := d.disk()
 	if err != nil {
 		return err
 	}
@@ -129,34 +197,19 @@ func (s *Store) backup(ctx context.Context, disk *sampledir.Disk) (err error) {
 // nearly always the disk of the directory. Where something looks damaged the
 // database itself is asked, once a day at most, before that is believed of it.
 func (s *Store) copyFailed(ctx context.Context, err error) error {
-	if !db.Damaged(err) || ctx.Err() != nil || !s.sound.IsZero() && time.Since(s.sound) < backupEvery {
+	if !db.Damaged(err) || ctx.Err() != nil || !s.copies.doubts() {
 		return err
 	}
-	damage, asked := damageOf(ctx, s.db)
+	damage, asked := s.judge(ctx)
 	switch {
 	case damage != nil:
-		s.suspect(damage)
+		s.believe(damage)
 		return damage
 	case asked != nil:
 		return errors.Join(err, asked)
 	}
-	s.sound = time.Now()
+	s.copies.foundSound()
 	return fmt.Errorf("the database is sound, and its copy is not what was written: %w", err)
-}
-
-// damageOf looks at all of a database and says what is damaged, nil when nothing
-// is. err says why nobody knows.
-func damageOf(ctx context.Context, d *db.DB) (damage, err error) {
-	found, err := d.Integrity(ctx)
-	switch {
-	case db.Damaged(err):
-		return err, nil
-	case err != nil:
-		return nil, err
-	case len(found) > 0:
-		return fmt.Errorf("%s (and %d more)", found[0], len(found)-1), nil
-	}
-	return nil, nil
 }
 
 // copySize is about what a copy of the database takes.
@@ -223,35 +276,4 @@ func Backup(ctx context.Context, data, to string, progress func(done, total int)
 		return err
 	}
 	return syncPath(filepath.Dir(to))
-}
-
-// suspectName is the file beside the database that says that damage was seen in
-// it, so that the next start looks at all of it.
-const suspectName = "db.suspect"
-
-// suspect notes damage of the database. Where there is a copy to go back to the
-// process ends, because the next start restores it; where there is none
-// recording goes on, and what is durable waits for a rebuild.
-func (s *Store) suspect(damage error) {
-	if !s.suspected.Swap(true) {
-		name := filepath.Join(s.cfg.Dir, suspectName)
-		if err := os.WriteFile(name, []byte(damage.Error()+"\n"), 0o600); err != nil {
-			s.suspected.Store(false)
-			s.log.Error("the next start is not told of the damage", "err", err)
-			return
-		}
-		if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
-			s.log.Error("the next start may not be told of the damage", "err", err)
-		}
-	}
-	s.mu.RLock()
-	dirs := s.dirs
-	s.mu.RUnlock()
-	for _, d := range dirs {
-		dir, _ := d.disk()
-		if disk, ok := dir.(*sampledir.Disk); ok && len(disk.Backups()) > 0 {
-			s.poison(fmt.Errorf("database is damaged, the next start restores it: %w", damage))
-			return
-		}
-	}
 }

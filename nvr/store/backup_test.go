@@ -538,7 +538,6 @@ func TestBackupAndRestoreByHand(t *testing.T) {
 		g.play(t, 3*time.Second)
 		g.run.End("test")
 		b.stop()
-		// By itself an old copy is refused; by restore it is brought up.
 		kept, err := Restore(t.Context(), f.dir, to, slog.New(slog.DiscardHandler))
 		if err != nil || kept != f.db(".damaged-1") {
 			t.Fatal(kept, err)
@@ -553,6 +552,123 @@ func TestBackupAndRestoreByHand(t *testing.T) {
 			t.Errorf("a file that is no copy: %v", err)
 		}
 		f.clean()
+	})
+}
+
+// A disk that lies loses the newest part of the log, or a person puts an old copy
+// in the place of the database. It is whole, and older than its directory: the start
+// brings it up, or takes the newest copy where that is newer still.
+func TestDatabaseOlderThanItsDirectoryIsBroughtUp(t *testing.T) {
+	for _, copied := range []bool{false, true} {
+		t.Run(fmt.Sprintf("newer copy %v", copied), func(t *testing.T) {
+			k := &kills{t: t}
+			dir, count := inMemory(t), 0
+			synctest.Test(t, func(t *testing.T) {
+				f := newFootage(t)
+				f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+				old := f.read(f.db(""))
+				b := &bench{T: t, dir: f.dir, log: new(journal)}
+				for range 2 { // opens of which the old one does not know
+					b.start()
+					g := newFeed(b.again("front").Begin(nil))
+					g.play(t, 3*time.Second)
+					g.run.End("test")
+					if copied {
+						time.Sleep(backupFirst + time.Minute)
+					}
+					count = len(list(t, b.again("front")))
+					b.stop()
+				}
+				f.must(os.Remove(f.db("-wal")))
+				f.must(os.WriteFile(f.db(""), old, 0o600))
+				k.f = f.copy(t, dir)
+				k.f.T = k.t
+			})
+			again := func(t *testing.T, f *footage, says string) {
+				b := &bench{T: t, dir: f.dir, log: new(journal)}
+				if says != "" {
+					b.hook = func(cfg *Config) { cfg.at = k.at }
+				}
+				b.start()
+				if says != "" && (!strings.Contains(b.log.String(), says) || b.s.Restored() == "") {
+					t.Errorf("it says %q, and not %q", b.s.Restored(), says)
+				}
+				adopted(t, b.s)
+				g := newFeed(b.again("front").Begin(nil))
+				g.play(t, 3*time.Second)
+				g.run.End("test")
+				if got := len(list(t, b.again("front"))); got != count+1 {
+					t.Errorf("%d recordings with the new one, there were %d", got, count)
+				}
+				if n := b.s.OpenID(); n < 4 {
+					t.Errorf("the open has number %d, which another one had", n)
+				}
+				if h := faults(b.s); len(h) > 0 {
+					t.Errorf("faults: %q", h)
+				}
+				b.stop()
+				b.hook, b.log = nil, new(journal)
+				b.start()
+				if said := b.s.Restored(); said != "" {
+					t.Errorf("the next start says %q", said)
+				}
+				b.stop()
+				f.clean()
+			}
+			says, points := "database was older than its sample directories", 2
+			if copied {
+				says, points = "database restored from a copy", 9
+			}
+			synctest.Test(t, func(t *testing.T) {
+				f := *k.f
+				f.T = t
+				again(t, &f, says)
+			})
+			k.each(t, points, func(t *testing.T, f *footage) { again(t, f, "") })
+		})
+	}
+}
+
+// The directory was not there at the first start of the old database: it is not
+// written to when it comes, and the log says what to do; after that all is back.
+func TestDirectoryThatComesNewerThanItsDatabaseIsNotTouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+		old := f.read(f.db(""))
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		for range 3 {
+			b.start()
+			g := newFeed(b.again("front").Begin(nil))
+			g.play(t, 3*time.Second)
+			g.run.End("test")
+			b.stop()
+		}
+		f.must(os.Remove(f.db("-wal")))
+		f.must(os.WriteFile(f.db(""), old, 0o600))
+		away, here := filepath.Join(f.dir, "away"), filepath.Join(f.dir, "sample")
+		f.must(os.Rename(here, away))
+		b.start()
+		f.must(errors.Join(os.Remove(here), os.Rename(away, here)))
+		time.Sleep(5 * time.Minute)
+		if !strings.Contains(b.log.String(), "restart the recorder with it in place") {
+			t.Error("the log does not say what to do")
+		}
+		b.stop()
+		b.start()
+		adopted(t, b.s)
+		if got := len(list(t, b.again("front"))); got != 9 {
+			t.Errorf("%d recordings, there were 9", got)
+		}
+		b.stop()
+		// Which of two opens of one number a file is of, two databases say differently.
+		found, _, _, err := f.check(CheckConfig{})
+		f.must(err)
+		for _, finding := range found {
+			if !strings.Contains(finding, "its row says open 2") {
+				t.Error(finding)
+			}
+		}
 	})
 }
 
@@ -674,4 +790,100 @@ func TestCopyLeavesRoomForRecordings(t *testing.T) {
 			t.Errorf("%+v: %v", tt, err)
 		}
 	}
+}
+
+// A disk that hangs under its copy of the database keeps the others from theirs
+// for an hour at most, and the recorder ends though copies wait for it.
+func TestDiskThatHangsUnderACopyHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		for range 2 {
+			if _, err := b.s.AddDir(t.Context(), t.TempDir()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dirs := b.s.dirs
+		dirs[0].copying <- struct{}{} // its copy is under way, and it is its turn
+		end, err := b.s.copies.turn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := func() (n int) {
+			for _, d := range dirs {
+				n += len(mustDisk(t, b.s, d.id).Backups())
+			}
+			return n
+		}
+		time.Sleep(backupFirst + copyPatience - time.Minute)
+		if n := copied(); n != 0 {
+			t.Errorf("%d copies are made beside one that may come to its end", n)
+		}
+		time.Sleep(3 * time.Minute)
+		if n := copied(); n != 2 {
+			t.Errorf("%d copies on the other disks, want 2", n)
+		}
+		end()
+		<-dirs[0].copying
+		time.Sleep(time.Minute)
+		if n := copied(); n != 3 {
+			t.Errorf("%d copies when all disks answer, want 3", n)
+		}
+		time.Sleep(backupEvery - time.Hour)
+		if end, err = b.s.copies.turn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(90 * time.Minute)
+		b.stop()
+		end()
+	})
+}
+
+// Copies come one after the other, and who hangs is waited for once, whoever waits.
+func TestCopiesWaitOnceForOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c copies
+		began := time.Now()
+		turn := func() (end func(), at time.Duration) {
+			end, err := c.turn(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			return end, time.Since(began)
+		}
+		var hung []func()
+		for range 2 {
+			end, _ := turn()
+			hung = append(hung, end)
+		}
+		if d := time.Since(began); d != copyPatience {
+			t.Errorf("the second had its turn after %v", d)
+		}
+		at := make(chan time.Duration)
+		for range 3 {
+			go func() {
+				end, d := turn()
+				time.Sleep(time.Minute)
+				end()
+				at <- d
+			}()
+		}
+		for i := range 3 {
+			if got, want := <-at, 2*copyPatience+time.Duration(i)*time.Minute; got != want {
+				t.Errorf("copy %d had its turn after %v, want %v", i, got, want)
+			}
+		}
+		end, _ := turn()
+		for _, end := range hung {
+			end() // late, and nobody's turn ends by it
+		}
+		if c.ended == nil {
+			t.Error("a copy that ended late ended the turn of another")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := c.turn(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("a turn when the recorder ends: %v", err)
+		}
+		end()
+	})
 }

@@ -226,6 +226,7 @@ func (s *Store) lookAtClock(ctx context.Context) error {
 		if err != nil {
 			// The transaction has happened; only the times shown are old.
 			s.log.Warn("read range of stream", "camera", st.name, "stream", st.typ, "err", err)
+			s.readVerdict(err)
 			continue
 		}
 		st.mu.Lock()

@@ -253,7 +253,13 @@ func TestLaterStepSplitsTheRun(t *testing.T) {
 				was := list(t, st)
 				c.set(tt.by)
 				step := media.TimeOf(b.now())
-				f.play(t, 150*time.Second)
+				f.play(t, 10*time.Second)
+				for range 2 {
+					if age := media.TimeOf(b.now()).Sub(st.Info().Watermark); age < -media.Second || age > 3*media.Second {
+						t.Errorf("what is recorded is said to be durable up to %v ago", age)
+					}
+					f.play(t, 70*time.Second)
+				}
 				recs := list(t, st)
 				slices.SortFunc(recs, func(a, b RecordingInfo) int { return int(a.No - b.No) })
 				for i, r := range was {

@@ -52,6 +52,7 @@ type life struct {
 	shift time.Duration       // of the wall clock, at first
 	unset bool                // it is not set then, and makes no other step
 	old   bool                // its database is of version 1 at first
+	unmet []string            // what it is for and did not do
 	hook  func(*Config)
 	log   *journal
 
@@ -853,6 +854,10 @@ func (c *crash) state(files *dbFiles, st sampledirtest.State, room sampledirtest
 	return state{files, h.Sum64(), room}
 }
 
+// soManyAlone is how many of the newest operations and, by chance, of those before
+// them are looked at alone: after a sync that failed hundreds wait for ever.
+const soManyAlone = 4
+
 // fates are what may become of n operations: none, all, each alone, whole or
 // not, and some by chance.
 func (c *crash) fates(n int) (out []func(int) sampledirtest.Fate) {
@@ -865,6 +870,9 @@ func (c *crash) fates(n int) (out []func(int) sampledirtest.Fate) {
 	}
 	out = append(out, each(sampledirtest.Kept))
 	for only := range n {
+		if older := n - soManyAlone; only < older && !*every && c.rng.IntN(older) >= soManyAlone {
+			continue // it was among the newest at earlier moments
+		}
 		for _, f := range []sampledirtest.Fate{sampledirtest.Kept, sampledirtest.Any(c.rng)} {
 			out = append(out, func(i int) sampledirtest.Fate {
 				if i == only {

@@ -44,8 +44,8 @@ type directory struct {
 	moved  bool // a step has left something to another file
 	more   bool // a step that succeeded has left something to the next
 
-	stop  context.CancelFunc // ends its goroutine
-	ended chan struct{}      // closed when that has ended
+	stop  context.CancelFunc // ends its goroutine, and the copy of the database under way
+	ended chan struct{}      // closed when its goroutine has ended
 
 	wake   chan chan struct{} // asks for a step now; answered when it is done
 	looked time.Time          // when garbage was last looked at
@@ -74,7 +74,6 @@ type directory struct {
 	alarm   string              // why garbage only grows, "" when it does not
 	raised  bool                // the log says that it does
 	room    room
-	endCopy context.CancelFunc // ends the copy under way; nil: there was none
 }
 
 // mostFails is after how many appends that failed a file is given up, as after
@@ -581,8 +580,11 @@ func (d *directory) settle(w *work) {
 	progress := w.upTo > rec.durable
 	for _, f := range rec.taken[rec.durable:w.upTo] {
 		st.unsynced(-f.cost)
-		st.watermark = max(st.watermark, rec.start.Add(media.Duration(f.videoEnd)))
-		st.durableTo = rec.received.Add(media.Duration(f.videoEnd).Std())
+		// What is written again is durable already. The wall clock does not tell
+		// that: behind a step back the newest picture stands before older ones.
+		if to := rec.received.Add(media.Duration(f.videoEnd).Std()); to.After(st.durableTo) {
+			st.durableTo, st.watermark = to, rec.start.Add(media.Duration(f.videoEnd))
+		}
 	}
 	if progress && st.unsyncedBytes == 0 {
 		st.undurable.Store(0)

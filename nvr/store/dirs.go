@@ -268,11 +268,7 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 	}
 	d.mu.Lock()
 	d.unavailable = fmt.Errorf("sample directory %s: %w", d.path, ErrNotFound)
-	endCopy := d.endCopy
 	d.mu.Unlock()
-	if endCopy != nil {
-		endCopy()
-	}
 	select {
 	case d.copying <- struct{}{}: // and nobody begins one any more
 		defer func() { <-d.copying }()
@@ -292,9 +288,49 @@ func (s *Store) DeleteDir(ctx context.Context, id int32) error {
 }
 
 // forget takes the rows of a directory out of the database when nothing is in it.
+// What is garbage in it is unlinked first: no flush waits for its disk meanwhile.
 func (s *Store) forget(ctx context.Context, d *directory) error {
 	s.flushing.Lock()
+	err := s.mayGo(ctx, d)
+	s.flushing.Unlock()
+	if err != nil {
+		return err
+	}
+	if !d.lost() {
+		step, cancel := context.WithTimeout(ctx, dirPatience)
+		err = d.stepNow(step)
+		cancel()
+	}
+	s.flushing.Lock()
 	defer s.flushing.Unlock()
+	if err := s.mayGo(ctx, d); err != nil {
+		return err // something has come to it meanwhile
+	}
+	if !d.lost() {
+		if err := s.empty(ctx, d, err); err != nil && !d.lost() {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// From here on it is brought to its end.
+	if err := s.db.ApplyConfig(context.WithoutCancel(ctx), &db.Change{DeleteDirs: []int32{d.id}}); err != nil {
+		return s.verdict(err)
+	}
+	s.mu.Lock()
+	s.dirs = slices.DeleteFunc(slices.Clone(s.dirs), func(o *directory) bool { return o == d })
+	s.notices.tell(Notice{Change: DirDeleted, Dir: d.info()})
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	s.noteDirs()
+	return nil
+}
+
+// mayGo says why a directory cannot go, whatever its disk does. One flush is made for
+// deleted streams that have rows in it. The caller holds flushing.
+func (s *Store) mayGo(ctx context.Context, d *directory) error {
 	s.mu.RLock()
 	known := s.directory(d.id) == d
 	s.mu.RUnlock()
@@ -319,34 +355,12 @@ func (s *Store) forget(ctx context.Context, d *directory) error {
 			return &InUseError{d.path, why}
 		}
 	}
-	if !d.lost() {
-		if err := s.empty(ctx, d); err != nil && !d.lost() {
-			return err
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	// From here on it is brought to its end.
-	if err := s.db.ApplyConfig(context.WithoutCancel(ctx), &db.Change{DeleteDirs: []int32{d.id}}); err != nil {
-		return s.verdict(err)
-	}
-	s.mu.Lock()
-	s.dirs = slices.DeleteFunc(slices.Clone(s.dirs), func(o *directory) bool { return o == d })
-	s.notices.tell(Notice{Change: DirDeleted, Dir: d.info()})
-	close(s.changed)
-	s.changed = make(chan struct{})
-	s.mu.Unlock()
-	s.noteDirs()
 	return nil
 }
 
-// empty has what is garbage in a directory unlinked, and its rows go. The caller
-// holds flushing.
-func (s *Store) empty(ctx context.Context, d *directory) error {
-	step, cancel := context.WithTimeout(ctx, dirPatience)
-	defer cancel()
-	err := d.stepNow(step)
+// empty has the rows of what is garbage in a directory go, after a step of it that
+// unlinked that, or failed. The caller holds flushing.
+func (s *Store) empty(ctx context.Context, d *directory, err error) error {
 	if err == nil {
 		err = s.flushLocked(context.WithoutCancel(ctx), "sample directory goes")
 	}

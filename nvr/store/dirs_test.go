@@ -437,6 +437,57 @@ func TestDirectoryWhoseDiskDiedGoes(t *testing.T) {
 	}
 }
 
+// No flush waits for the disk of a directory that goes, and a stream that comes to
+// it meanwhile keeps it.
+func TestFlushesGoOnWhileADirectoryGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path, released := filepath.Join(t.TempDir(), "disk"), make(chan struct{})
+		b := newBench(t, func(cfg *Config) {
+			cfg.openDir = func(at string) (sampledir.Dir, error) {
+				dir, err := sampledir.OpenDisk(at)
+				if at != path || err != nil {
+					return dir, err
+				}
+				return &deadDir{dir, func() error { <-released; return nil }}, nil
+			}
+		})
+		id, err := b.s.AddDir(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		camera := CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
+			"main": {URL: "rtsp://10.0.0.2/", Record: true, SampleFileDir: path}}}
+		uuid, err := b.s.AddCamera(t.Context(), camera)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFeed(b.again("back").Begin(nil))
+		f.play(t, 3*time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+		if err := b.s.DeleteCamera(t.Context(), uuid); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // its file is being unlinked
+		gone := make(chan error, 1)
+		go func() { gone <- b.s.DeleteDir(t.Context(), id) }()
+		synctest.Wait()
+		if b.s.flushing.TryLock() {
+			b.s.flushing.Unlock()
+			if _, err := b.s.AddCamera(t.Context(), camera); err != nil {
+				t.Error(err)
+			}
+		} else {
+			t.Error("flushes wait for the disk")
+		}
+		close(released)
+		err = <-gone
+		if e, ok := errors.AsType[*InUseError](err); !ok || !strings.Contains(e.Why, "back main") {
+			t.Errorf("a directory that got a stream goes: %v", err)
+		}
+	})
+}
+
 // A directory that goes while the database is copied to it waits for the end of
 // that, and nothing of a copy is left in what is nobody's.
 func TestDirectoryGoesBehindACopyOfTheDatabase(t *testing.T) {
@@ -453,9 +504,8 @@ func TestDirectoryGoesBehindACopyOfTheDatabase(t *testing.T) {
 		disk := mustDisk(t, b.s, id)
 		d.copying <- struct{}{} // a copy is under way
 		ctx, cancel := context.WithCancel(t.Context())
-		d.mu.Lock()
-		d.endCopy = cancel
-		d.mu.Unlock()
+		stop := d.stop
+		d.stop = func() { stop(); cancel() }
 		gone := make(chan error, 1)
 		go func() { gone <- b.s.DeleteDir(t.Context(), id) }()
 		<-ctx.Done() // it is asked to end

@@ -120,21 +120,23 @@ const (
 func (s *Store) serve(ctx context.Context) {
 	t := time.NewTimer(0)
 	defer t.Stop()
-	var notBefore time.Time // after a failure
-	aged := time.Now()      // when it was last looked for what is too old
+	var notBefore time.Time          // after a failure
+	aged := time.Now().Add(ageEvery) // when it is next looked for what is too old
 	for {
 		s.pulse.turnOfFlusher()
-		if time.Since(aged) >= ageEvery {
+		if time.Until(aged) <= 0 {
 			// Where nothing is recorded, nobody else flushes.
-			aged = time.Now()
+			aged = time.Now().Add(ageEvery)
 			if s.retainsByAge() || s.overdue() || s.collectable() {
 				if err := s.flush(ctx, "retention by days, and garbage"); err != nil && ctx.Err() == nil {
-					s.log.Error("flush failed; trying again in an hour", "err", err)
+					s.log.Error("flush failed; trying again in a minute", "err", err)
+					notBefore = time.Now().Add(flushRetry)
+					aged = notBefore
 				}
 			}
 		}
 		p, ok := s.plans.next()
-		wait := time.Until(aged.Add(ageEvery))
+		wait := time.Until(aged)
 		if ok && p.no == gapPlan && time.Until(p.at) <= 0 && !p.st.gapsDue(s.plans.flushed()) {
 			s.plans.drop(p)
 			continue
@@ -319,6 +321,9 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	s.dropped(drops)
 	s.tellLeftOut(all)
 	s.tellKept(drops)
+	if !s.kept.Load() && !slices.ContainsFunc(all, func(sh *share) bool { return sh.leftOut != nil }) {
+		s.damage.whole()
+	}
 	s.log.Info("flushed", "flush", s.flushes, "why", why, "added", ids(batch.Add, func(r *db.NewRecording) int64 { return r.ID }),
 		"deleted", ids(batch.Delete, func(id *int64) int64 { return *id }),
 		"collected", ids(batch.Collected, func(g *db.Garbage) int64 { return g.ID }), "took", time.Since(began).Round(time.Microsecond))
@@ -562,6 +567,7 @@ func (s *Store) applied(ctx context.Context, sh *share) {
 	if err != nil {
 		// The transaction has happened; only the times shown are old.
 		s.log.Warn("read range of stream", "camera", st.name, "stream", st.typ, "err", err)
+		s.readVerdict(err)
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()

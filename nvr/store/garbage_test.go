@@ -147,3 +147,38 @@ func TestGarbageOfTheLastCameraGoes(t *testing.T) {
 		}
 	})
 }
+
+// The flush of each hour that fails is tried again each minute, as any other, and
+// no oftener.
+func TestFlushOfEachHourThatFailsIsTriedEachMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		st := b.camera("front", plenty, 60)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 3*time.Minute)
+		f.run.End("test")
+		time.Sleep(2 * time.Minute)
+		if err := b.s.DeleteCamera(t.Context(), st.uuid); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		b.behindItsBack("CREATE TRIGGER refuse BEFORE DELETE ON garbage BEGIN SELECT RAISE(ABORT, 'no commit today'); END")
+		for range 90 {
+			if b.s.plans.failing() != nil {
+				break
+			}
+			time.Sleep(time.Minute)
+		}
+		before := b.s.Flushes().Failed
+		time.Sleep(20 * time.Minute)
+		if n := b.s.Flushes().Failed - before; before == 0 || n < 18 || n > 21 {
+			t.Errorf("%d flushes failed in 20 minutes, after %d", n, before)
+		}
+		b.behindItsBack("DROP TRIGGER refuse")
+		time.Sleep(2 * time.Minute)
+		state, err := b.s.db.State(t.Context())
+		if err != nil || len(state.Garbage) > 0 || b.s.plans.failing() != nil {
+			t.Errorf("two minutes after commits go again there are %d garbage rows (%v, %v)", len(state.Garbage), err, b.s.plans.failing())
+		}
+	})
+}

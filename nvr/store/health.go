@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -108,13 +109,13 @@ type HealthCheck struct {
 }
 
 // HealthChecks says of the database and of each sample directory whether they are at
-// fault: the database had no room on its disk; a directory is not used, does not
+// fault: the database had no room on its disk, is damaged or cannot be read; a directory is not used, does not
 // take writes now, hangs, or its garbage only grows. It asks no disk.
 func (s *Store) HealthChecks() []HealthCheck {
 	s.mu.RLock()
 	dirs := s.dirs
 	s.mu.RUnlock()
-	checks := []HealthCheck{{"database", s.ballast.fault()}}
+	checks := []HealthCheck{{"database", cmp.Or(s.ballast.fault(), s.damage.fault(), s.pulse.unread())}}
 	for _, d := range dirs {
 		c := HealthCheck{Name: fmt.Sprintf("directory %d", d.id)}
 		at := "sample directory " + d.path
@@ -162,8 +163,10 @@ func (s *Store) flusherAlive() error {
 	return nil
 }
 
-// probe asks the database for something. One question is under way at a time,
-// and an answer that is late is waited for by the next call.
+// probe asks the database for something, and is an error when no answer comes. One
+// that says that it cannot be read is an answer, which HealthChecks shows: a
+// restart would not read better, and lose what memory holds. One question is under
+// way at a time, and an answer that is late is waited for by the next call.
 func (s *Store) probe(ctx context.Context) error {
 	p := &s.pulse
 	p.mu.Lock()
@@ -194,7 +197,16 @@ func (s *Store) probe(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return nil
+}
+
+// unread says why the database could not be read when it was last asked, "" when
+// it could.
+func (p *pulse) unread() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.probed
+	if p.probed == nil {
+		return ""
+	}
+	return "the database cannot be read: " + p.probed.Error()
 }

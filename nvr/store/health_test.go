@@ -193,10 +193,15 @@ func TestFaultsOfADirectoryAreTold(t *testing.T) {
 	})
 }
 
-func TestDatabaseThatRefusesIsAFault(t *testing.T) {
+// Fails when a database that answers with an error ends the recorder, or when that
+// is not shown.
+func TestDatabaseThatRefusesIsShown(t *testing.T) {
 	b := newBench(t, nil)
 	b.s.stop() // questions are refused from here on
-	well(t, b.s, "context canceled")
+	well(t, b.s, "")
+	if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "context canceled") {
+		t.Errorf("told %q", got)
+	}
 }
 
 func TestOpeningReportsProgress(t *testing.T) {

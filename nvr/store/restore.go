@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"time"
 
 	"holdfast/nvr/db"
 	"holdfast/nvr/media"
@@ -29,8 +30,12 @@ type restorer struct {
 	log      *slog.Logger
 	progress func()
 	at       func(point string) // of Config
-	dirs     []*restoredDir     // whose meta file is whole
-	uuid     string             // of the database
+	readable func(ctx context.Context, path string) error
+	dirs     []*restoredDir // whose meta file is whole
+	uuid     string         // of the database, as they name it
+
+	own  string            // what the database calls itself, once lost has read it
+	rows map[string]db.Dir // of its sample directories, by UUID
 }
 
 type restoredDir struct {
@@ -57,28 +62,34 @@ func restoreIfLost(ctx context.Context, cfg *Config, restored *string) error {
 }
 
 func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
-	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress, at: cfg.at}
+	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress, at: cfg.at, readable: cfg.readable}
 	defer r.close()
 	path := filepath.Join(cfg.Dir, "db")
-	why, err := lost(ctx, path, cfg.Dir)
-	if err != nil || why == nil {
-		return err
-	}
-	lock, err := db.Lock(path)
+	why, err := r.lost(ctx, path)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
 	if err := r.open(); err != nil {
 		return err
 	}
 	if len(r.dirs) == 0 {
 		return nil // nothing was recorded, so nothing is lost
 	}
+	var own *db.OpenRow // the last of the database, where that is to be used
+	if why == nil {
+		if why, own, err = r.older(ctx, path); why == nil || err != nil {
+			return err
+		}
+	}
+	lock, err := db.Lock(path)
+	if err != nil {
+		return err
+	}
+	defer func() { lock.Close() }()
 	var candidates []candidate
 	for _, d := range r.dirs {
 		for _, b := range d.disk.Backups() {
-			if b.DatabaseUUID == r.uuid {
+			if b.DatabaseUUID == r.uuid && (own == nil || newer(b, own)) {
 				candidates = append(candidates, candidate{dir: d, file: filepath.Join(d.path, b.Name), b: b})
 			}
 		}
@@ -86,7 +97,9 @@ func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
 	slices.SortStableFunc(candidates, func(a, b candidate) int {
 		return -cmp.Or(cmp.Compare(a.b.Open, b.b.Open), cmp.Compare(a.b.Time, b.b.Time))
 	})
-	removeOldDamaged(cfg.Dir)
+	if len(candidates) > 0 {
+		removeOldDamaged(cfg.Dir)
+	}
 	for _, c := range candidates {
 		kept, dropped, err := r.restore(ctx, c)
 		if err == nil {
@@ -102,11 +115,64 @@ func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
 		}
 		cfg.Log.Error("a copy of the database is not usable", "copy", c.file, "err", err)
 	}
+	if own != nil {
+		lock.Close() // to be taken by who opens it
+		dropped, err := r.update(ctx, path)
+		if err != nil {
+			return fmt.Errorf("database %s: %w: %w", path, why, err)
+		}
+		cfg.Log.Warn("database was older than its sample directories; what was recorded since comes in from the files", "cause", why, "rows_without_files", dropped)
+		*restored = fmt.Sprintf("the database had lost its newest part (%v): what was set then is gone, recordings come in from their files, and everybody has to sign in again", why)
+		return nil
+	}
 	return fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir)
 }
 
-// lost says what is wrong with a database, nil when nothing seems to be.
-func lost(ctx context.Context, path, data string) (why, err error) {
+// newer reports whether a copy was made after the last commit of a database whose
+// last open this is.
+func newer(b sampledir.Backup, last *db.OpenRow) bool {
+	return b.Open > last.ID || b.Open == last.ID && media.Time(b.Time) > last.End
+}
+
+// startUnread is how long a start waits for a database that cannot be read: a disk
+// may come to its senses, a copy is older than what it has.
+const startUnread = 2 * time.Minute
+
+// lost says what is wrong with a database, nil when nothing seems to be. Reads that
+// fail look like damage; so that is believed of files that can be read from end to
+// end, or cannot for minutes.
+func (r *restorer) lost(ctx context.Context, path string) (why, err error) {
+	began, readable := time.Now(), false
+	for {
+		if why, err = r.look(ctx, path); why == nil || err != nil {
+			return nil, err
+		}
+		if readable {
+			return why, nil
+		}
+		unread := r.readable(ctx, path)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if readable = unread == nil; readable {
+			continue // it may have been the disk, until just now
+		}
+		if waited := time.Since(began); waited >= startUnread {
+			return fmt.Errorf("it cannot be read: %w", unread), nil
+		} else if waited == 0 {
+			r.log.Error("the database cannot be read; waiting for its disk", "err", unread)
+		}
+		r.progress()
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// look is lost without a second look.
+func (r *restorer) look(ctx context.Context, path string) (why, err error) {
 	fi, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -120,31 +186,60 @@ func lost(ctx context.Context, path, data string) (why, err error) {
 	if err == nil {
 		defer d.Close()
 		if err = d.Load(ctx); err == nil {
-			err = readEnds(ctx, d)
+			err = r.readEnds(ctx, d)
 		}
 	}
 	if err == nil {
-		_, serr := os.Stat(filepath.Join(data, suspectName))
-		if serr != nil {
+		suspect := filepath.Join(r.data, suspectName)
+		if !exists(suspect) {
 			return nil, nil
 		}
 		damage, err := damageOf(ctx, d)
-		if damage != nil || err != nil {
+		if db.Unread(err) {
+			return err, nil
+		} else if damage != nil || err != nil {
 			return damage, err
 		}
-		return nil, os.Remove(filepath.Join(data, suspectName)) // it has come to its senses
+		return nil, os.Remove(suspect) // it has come to its senses
 	}
-	if db.Damaged(err) {
+	if db.Damaged(err) || db.Unread(err) {
 		return err, nil
 	}
 	return nil, nil // what else is wrong is said when it is opened
 }
 
+// older says what of a database is older than a sample directory of it: the disk
+// lost the newest part of its log, or somebody put an old copy in its place. last
+// is its last open.
+func (r *restorer) older(ctx context.Context, path string) (why error, last *db.OpenRow, err error) {
+	for _, k := range r.dirs {
+		row, ok := r.rows[k.meta.DirUUID]
+		if ok && k.meta.CompleteOpen > row.LastCompleteOpen && k.meta.DatabaseUUID == r.own {
+			why = fmt.Errorf("its last open is %d, sample directory %s knows of open %d", row.LastCompleteOpen, k.path, k.meta.CompleteOpen)
+		}
+	}
+	if why == nil {
+		return nil, nil, nil
+	}
+	d, err := db.Inspect(ctx, db.Config{Path: path})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.Close()
+	last = new(db.OpenRow)
+	err = d.Opens(ctx, func(o db.OpenRow) error { *last = o; return db.ErrStop })
+	return why, last, err
+}
+
 // readEnds reads what a start reads of each stream.
-func readEnds(ctx context.Context, d *db.DB) error {
+func (r *restorer) readEnds(ctx context.Context, d *db.DB) error {
 	state, err := d.State(ctx)
 	if err != nil {
 		return err
+	}
+	r.own, r.rows = d.UUID(), make(map[string]db.Dir)
+	for _, row := range state.Dirs {
+		r.rows[row.UUID] = row
 	}
 	for _, st := range slices.Concat(state.Streams, state.Deleted) {
 		if _, _, _, err := d.Range(ctx, st.ID); err != nil {
@@ -223,24 +318,7 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 		return "", 0, fmt.Errorf("%w: %w", errBadCopy, err)
 	}
 	r.progress()
-	d, err := db.Open(ctx, db.Config{Path: path, Log: r.log, NoCopy: true})
-	if err != nil {
-		return "", 0, err
-	}
-	passed(r.at, "opened")
-	err = func() error {
-		m, err := r.since(ctx, d)
-		if err != nil {
-			return err
-		}
-		dropped = len(m.Drop)
-		if err := d.Mend(ctx, m); err != nil {
-			return err
-		}
-		passed(r.at, "mended")
-		return d.Checkpoint(ctx)
-	}()
-	if err := errors.Join(err, d.Close()); err != nil {
+	if dropped, err = r.update(ctx, path); err != nil {
 		return "", 0, err
 	}
 	if err := syncFile(path); err != nil {
@@ -248,6 +326,30 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 	}
 	kept, err = replaceDatabase(r.data, path, r.at)
 	return kept, dropped, err
+}
+
+// update brings a database, which it opens, up to the directories.
+func (r *restorer) update(ctx context.Context, path string) (dropped int, err error) {
+	d, err := db.Open(ctx, db.Config{Path: path, Log: r.log, NoCopy: true})
+	if err != nil {
+		return 0, err
+	}
+	passed(r.at, "opened")
+	m, err := r.since(ctx, d)
+	if err == nil {
+		err = d.Mend(ctx, m)
+	}
+	if err == nil {
+		passed(r.at, "mended")
+		err = d.Checkpoint(ctx)
+	}
+	if db.Poisoned(err) {
+		return 0, fmt.Errorf("%w: %w", ErrPoisoned, err)
+	}
+	if err := errors.Join(err, d.Close()); err != nil {
+		return 0, err
+	}
+	return len(m.Drop), nil
 }
 
 // copyOut copies a candidate to path.

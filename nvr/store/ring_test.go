@@ -247,3 +247,63 @@ func TestStreamOfWhichAllFallsOutIsUnwell(t *testing.T) {
 		b.stop()
 	})
 }
+
+// The end of a recording that is complete falls out, of which its file has the
+// beginning: those behind it begin a run, and count less media before them.
+func TestEndThatFallsOutIsCountedOutOfThoseBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, files, at, _ := left(t, 40)
+		l := bear(t, disk, files, at)
+		l.mustOpen()
+		st := l.main("front")
+		f := l.play(st, 500_000)
+		f.play(l, 30*time.Second)
+		l.capacity(4 << 10)
+		f.play(l, 3*time.Minute)
+
+		st.mu.Lock()
+		i := slices.IndexFunc(st.recent, func(r *recording) bool { return !r.settled && r.run == f.run })
+		rec, behind := st.recent[i], st.recent[i+1:]
+		if n := rec.given(); n == 0 || n == len(rec.taken) || !rec.sealed || len(behind) < 2 || behind[1].run != rec.run {
+			t.Errorf("of recording %d the file has %d of %d fragments, %d are behind it: the test proves nothing", rec.no, n, len(rec.taken), len(behind))
+		}
+		rest := int64(0)
+		for _, f := range rec.taken[rec.given():] {
+			rest += f.cost
+		}
+		runs := st.cumRuns
+		st.store.cfg.RingBytes = st.store.ring.Load() - rest // just all of it has to go
+		if st.relieve() {
+			t.Error("the growing recording ends")
+		}
+		for n, r := range behind {
+			before := rec
+			if n > 0 {
+				before = behind[n-1]
+			}
+			if want := before.prevMedia + before.mediaDuration(); r.prevMedia != want {
+				t.Errorf("before recording %d are %d units of media, and not %d", r.no, r.prevMedia, want)
+			}
+			if r.runOffset != int32(n) {
+				t.Errorf("recording %d has offset %d in its run, and not %d", r.no, r.runOffset, n)
+			}
+			if want := before.runsWith(); r.prevRuns != want {
+				t.Errorf("before recording %d are %d runs, and not %d", r.no, r.prevRuns, want)
+			}
+		}
+		if st.cumRuns != runs+1 {
+			t.Errorf("%d runs, there were %d", st.cumRuns, runs)
+		}
+		st.store.cfg.RingBytes = 1 << 30
+		st.mu.Unlock()
+
+		l.capacity(0)
+		f.play(l, time.Minute)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+		l.askSQLite()
+	})
+}

@@ -470,7 +470,11 @@ func TestDiskSmallerThanARecordingGoesOn(t *testing.T) {
 		f := newFeed(st.Begin(nil))
 		f.size = 160 << 10 // 64 MiB in 40 s
 		paused, longest := time.Duration(0), time.Duration(0)
-		for range 900 {
+		rounds := 900
+		if testing.Short() {
+			rounds = 300 // slow under the race detector
+		}
+		for range rounds {
 			f.play(t, time.Second)
 			if paused += time.Second; st.Info().DirError == "" {
 				paused = 0

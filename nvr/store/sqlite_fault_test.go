@@ -301,18 +301,16 @@ func (l *life) endure(op dbtest.Op) (restart bool) {
 		case <-done:
 			select {
 			case err := <-s.Fatal():
-				if !errors.Is(err, ErrPoisoned) {
-					l.Errorf("fatal: %v", err)
+				if !errors.Is(err, ErrPoisoned) || op.Kind == dbtest.Read {
+					l.Errorf("fatal after a failed %v: %v", op, err)
 				}
 				return true
 			default:
 				return false
 			}
 		case <-time.After(250 * time.Millisecond):
-			// A database that cannot be read does not answer.
-			writes := op.Kind == dbtest.Write || op.Kind == dbtest.Sync || op.Kind == dbtest.Truncate
-			if err := s.Healthy(context.Background()); err != nil && writes {
-				l.Errorf("a flush that fails is no reason to restart: %v", err)
+			if err := s.Healthy(context.Background()); err != nil {
+				l.Errorf("a database that gives errors is no reason to restart: %v", err)
 			}
 		}
 	}

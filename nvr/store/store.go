@@ -104,6 +104,9 @@ type Config struct {
 
 	// openDB opens the database; tests put faults below it.
 	openDB func(context.Context, db.Config) (*db.DB, error)
+
+	// readable reads the files of the database from end to end; tests fail it.
+	readable func(ctx context.Context, path string) error
 }
 
 // Store is an open store.
@@ -128,7 +131,7 @@ type Store struct {
 	pulse pulse
 
 	ballast ballast
-	sound   time.Time // when a copy was damaged and the database was not; of the goroutine of backups
+	copies  copies
 
 	restored string // what Restored says; Open's
 
@@ -148,13 +151,13 @@ type Store struct {
 	doubted  chan struct{}         // closed with the first
 	again    chan error            // see Again
 
-	suspected atomic.Bool     // damage of the database is noted
-	poisoned  atomic.Bool     // nothing is written any more
-	fatal     chan error      // the first error that poisons
-	stopped   chan struct{}   // closed when the directories have ended
-	run       context.Context // of the goroutines
-	stop      context.CancelFunc
-	running   sync.WaitGroup
+	damage   damage
+	poisoned atomic.Bool     // nothing is written any more
+	fatal    chan error      // the first error that poisons
+	stopped  chan struct{}   // closed when the directories have ended
+	run      context.Context // of the goroutines
+	stop     context.CancelFunc
+	running  sync.WaitGroup
 }
 
 // Open opens the data directory, creates what is missing, brings in what an
@@ -196,6 +199,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	}
 	if cfg.openDB == nil {
 		cfg.openDB = db.Open
+	}
+	if cfg.readable == nil {
+		cfg.readable = db.Readable
 	}
 	if err := makeDir(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
@@ -267,14 +273,13 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		s.start(d)
 	}
 	s.running.Go(func() { s.serve(s.run) })
-	s.running.Go(func() { s.backups(s.run) })
 	s.running.Go(func() { s.watchClock(s.run) })
 	s.running.Go(func() { s.watchDirs(s.run) })
 	s.running.Go(func() { s.askAgain(s.run) })
 	return s, nil
 }
 
-// start runs the goroutine of a directory.
+// start runs the goroutines of a directory.
 func (s *Store) start(d *directory) {
 	ctx, stop := context.WithCancel(s.run)
 	d.stop, d.ended = stop, make(chan struct{})
@@ -283,6 +288,7 @@ func (s *Store) start(d *directory) {
 		defer stop()
 		d.run(ctx)
 	})
+	s.running.Go(func() { d.copies(ctx) })
 }
 
 // load reads the configuration, opens the sample directories and adopts the
@@ -429,8 +435,11 @@ func (s *Store) identify(path string, row db.Dir) (sampledir.Meta, sampledir.Dir
 		err = fmt.Errorf("sample directory %s belongs to another installation (database %s, ours is %s); nothing is recorded there: bring back its own, or start with an empty data directory", path, m.DatabaseUUID, s.db.UUID())
 	case m.DirUUID != row.UUID:
 		err = fmt.Errorf("sample directory %s is another one of this installation (%s, expected %s): were two disks swapped?", path, m.DirUUID, row.UUID)
+	case m.CompleteOpen > row.LastCompleteOpen: // there at the start of the recorder, it would have been seen
+		err = fmt.Errorf("sample directory %s is newer than the database (directory: open %d, database: open %d): restart the recorder with it in place, which brings the database up",
+			path, m.CompleteOpen, row.LastCompleteOpen)
 	case row.LastCompleteOpen != 0 && m.CompleteOpen != row.LastCompleteOpen && m.InProgressOpen != row.LastCompleteOpen:
-		err = fmt.Errorf("sample directory %s and the database are not of the same time (directory: open %d, database: open %d): one of them is an old copy",
+		err = fmt.Errorf("sample directory %s is an old copy (directory: open %d, database: open %d): bring back its newest disk, or delete the directory and add it again when it is empty",
 			path, m.CompleteOpen, row.LastCompleteOpen)
 	}
 	if err == nil {

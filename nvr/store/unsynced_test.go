@@ -286,10 +286,14 @@ func TestDirectoryThatEndsTheRecorderAgainAndAgain(t *testing.T) {
 		p := newPair(t)
 		p.records("ill", 3*time.Second, 0)
 		n := 100
+		day := 24 * time.Hour
+		if testing.Short() {
+			day = 6 * endsPause // slow under the race detector
+		}
 		// life is up to the end of the process, or a day.
 		life := func() (lived time.Duration, ended bool) {
 			began := time.Now()
-			for time.Since(began) < 24*time.Hour {
+			for time.Since(began) < day {
 				p.records("well", 5*time.Second, n)
 				p.records("ill", 5*time.Second, n)
 				n += 100

@@ -92,6 +92,7 @@ type Dir struct {
 	log     []Op
 	reads   int
 	entries map[int64]*inode
+	taken   int64 // by the files of entries, in whole blocks
 	inodes  int
 	meta    *sampledir.Meta // nil: none
 	badMeta bool            // there is a meta file without content
@@ -148,6 +149,7 @@ func New(st State) *Dir {
 	d := &Dir{entries: make(map[int64]*inode), faults: make(map[Kind]*fault), begin: st, meta: st.Meta, badMeta: st.BadMeta}
 	st.each(func(id int64, n int) {
 		d.entries[id] = &inode{n: n, id: id, data: slices.Clone(st.Files[id])}
+		d.taken += blocks(int64(len(st.Files[id])))
 		d.inodes = max(d.inodes, n)
 	})
 	return d
@@ -346,6 +348,7 @@ func (d *Dir) Unlink(id int64) error {
 			return failed("unlink", id, fs.ErrNotExist)
 		}
 		op.Inode = d.entries[id].n
+		d.taken -= blocks(int64(len(d.entries[id].data)))
 		delete(d.entries, id)
 		return nil
 	})
@@ -447,12 +450,14 @@ func (d *Dir) total() int64 {
 	return 1 << 40
 }
 
-func (d *Dir) used() int64 {
-	n := d.room.Foreign
-	for _, in := range d.entries {
-		n += blocks(int64(len(in.data)))
+func (d *Dir) used() int64 { return d.room.Foreign + d.taken }
+
+// set gives a file other content. One that has no name takes no room.
+func (d *Dir) set(in *inode, data []byte) {
+	if d.entries[in.id] == in {
+		d.taken += blocks(int64(len(data))) - blocks(int64(len(in.data)))
 	}
-	return n
+	in.data = data
 }
 
 func blocks(n int64) int64 { return (n + BlockSize - 1) / BlockSize * BlockSize }
@@ -465,6 +470,9 @@ func (d *Dir) Fork(n int) *Dir {
 	defer d.mu.Unlock()
 	next := New(d.begin)
 	files := make(map[int]*inode)
+	for _, in := range next.entries {
+		files[in.n] = in
+	}
 	for _, op := range d.log[:n] {
 		switch in := files[op.Inode]; op.Kind {
 		case Create:
@@ -474,17 +482,14 @@ func (d *Dir) Fork(n int) *Dir {
 				next.inodes = op.Inode
 			}
 		case Append, Truncate:
-			if in == nil && op.Inode > 0 { // it was there at first
-				in = next.entries[op.ID]
-				files[op.Inode] = in
-			}
 			if op.Kind == Append && len(op.Data) > 0 {
-				in.data = append(in.data, op.Data...)
+				next.set(in, append(in.data, op.Data...))
 			} else if op.Kind == Truncate && op.Err == nil {
-				in.data = cut(in.data, op.At)
+				next.set(in, cut(in.data, op.At))
 			}
 		case Unlink:
-			if op.Err == nil {
+			if in := next.entries[op.ID]; op.Err == nil && in != nil {
+				next.taken -= blocks(int64(len(in.data)))
 				delete(next.entries, op.ID)
 			}
 		case WriteMeta:
@@ -571,7 +576,7 @@ func (f *file) Append(at int64, bufs ...[]byte) (int64, error) {
 			data = data[:len(data)/3] // it fails in the middle
 		}
 		op.Inode, op.At, op.Data = in.n, at, data
-		in.data = append(in.data, data...)
+		f.d.set(in, append(in.data, data...))
 		done = int64(len(data))
 		if fault != nil {
 			return failed("write", in.id, fault)
@@ -598,7 +603,7 @@ func (f *file) Truncate(size int64) error {
 			return failed("truncate", in.id, err)
 		}
 		op.Inode, op.At = in.n, size
-		in.data = cut(in.data, size)
+		f.d.set(in, cut(in.data, size))
 		return nil
 	})
 }

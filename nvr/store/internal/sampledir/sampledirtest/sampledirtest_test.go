@@ -185,6 +185,55 @@ func TestFullDiskTakesWhatFits(t *testing.T) {
 	}
 }
 
+// Fails when an operation does not count what it takes or gives back.
+func TestFilesTakeTheirBlocks(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	d := New(State{Files: map[int64][]byte{1: make([]byte, 5000), 2: nil}})
+	files := make(map[int64]sampledir.File)
+	compare := func(what string, d *Dir) {
+		t.Helper()
+		var want int64
+		for _, n := range d.Sizes() {
+			want += (n + BlockSize - 1) / BlockSize * BlockSize
+		}
+		if s, err := d.Space(); s.Total-s.Free != want || err != nil {
+			t.Fatalf("%s: %d bytes are taken (%v), the files have %d", what, s.Total-s.Free, err, want)
+		}
+	}
+	for range 400 {
+		id := int64(rng.IntN(5) + 1)
+		f := files[id]
+		switch step := rng.IntN(8); {
+		case step == 0: // its file may be open still
+			d.Unlink(id)
+		case step == 1 && f == nil:
+			files[id], _ = d.Recover(id)
+		case f == nil:
+			files[id], _ = d.Create(id)
+		case step == 2:
+			must(t, f.Close())
+			delete(files, id)
+		case step == 3:
+			must(t, f.Truncate(rng.Int64N(20_000)))
+		default:
+			n, err := f.Size()
+			must(t, err)
+			if step == 4 {
+				d.Fail(Append, 1, 1, syscall.EIO)
+			}
+			f.Append(n, make([]byte, rng.IntN(6000)))
+		}
+		if files[id] == nil {
+			delete(files, id)
+		}
+		compare("after an operation", d)
+	}
+	compare("killed", d.Fork(d.Len()))
+	compare("after a power cut", New(d.Content()))
+}
+
 func TestPowerCutLeavesAStateToGoOnFrom(t *testing.T) {
 	d := New(State{})
 	f := create(t, d, 1)
