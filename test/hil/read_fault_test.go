@@ -79,7 +79,7 @@ func TestReadThatFailsCostsItsAnswerOnly(t *testing.T) {
 		pieces []region
 	}{
 		{"footage", onMedia, "input/output error", f.vm.second.drive, []region{{f.vm.second.footage, mediaSize - f.vm.second.footage}}},
-		{"database", onPerm, "disk I/O error", f.vm.drive, database},
+		{"database", onPerm, "malformed", f.vm.drive, database},
 	} {
 		uuid, id := f.oldest(c.camera)
 		var faults []nbd.Fault
