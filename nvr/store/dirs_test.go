@@ -245,6 +245,7 @@ func TestDirReportsMeasure(t *testing.T) {
 		st.SetState(Recording, "", nil)
 		f.gop, f.step, f.size = 1, 90000, 10_000
 		f.play(t, 30*time.Minute)
+		synctest.Wait() // for what the disk does at this instant
 		r := report()
 		in := st.Info()
 		perDay := float64(in.Bytes) / float64(30*media.Minute) * float64(day)
