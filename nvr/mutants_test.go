@@ -242,8 +242,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a start takes a disk that does not read for damage",
 	file:   "nvr/store/restore.go",
-	old:    "waited >= startUnread {",
-	new:    "waited >= 0 {",
+	old:    "time.Since(since) >= startUnread {",
+	new:    "true {",
 	test:   "TestStartWaitsForADatabaseThatCannotBeRead",
 }, {
 	breaks: "a start looks once at a database whose disk did not read",

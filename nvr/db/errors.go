@@ -82,7 +82,8 @@ func Poisoned(err error) bool {
 // Damaged and Readable.
 func Unread(err error) bool {
 	code := sqliteCode(err)
-	return readFailed(code) || code == codeIOErr // of the header, under sqlite3_open
+	return readFailed(code) || code == codeIOErr || // of the header, under sqlite3_open
+		errors.Is(err, syscall.EIO) // of what is read without SQLite
 }
 
 func readFailed(code int) bool {

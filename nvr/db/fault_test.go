@@ -296,3 +296,12 @@ func TestReadThatFailsPoisonsNothing(t *testing.T) {
 		})
 	}
 }
+
+// The header is read without SQLite, and whoever opens the database waits for it as
+// for the rest.
+func TestHeaderThatIsNotReadIsUnread(t *testing.T) {
+	err := fmt.Errorf("open database: %w", &os.PathError{Op: "read", Path: "db", Err: syscall.EIO})
+	if !Unread(err) || Damaged(err) {
+		t.Errorf("unread %v, damaged %v", Unread(err), Damaged(err))
+	}
+}

@@ -21,7 +21,7 @@ const suspectName = "db.suspect"
 // both malformed.
 const (
 	unreadFor  = 10 * time.Minute // a sector that cannot be read for so long is lost
-	unreadOnce = 2 * time.Hour    // without a look between two such errors they are of two times
+	unreadOnce = 5 * time.Minute  // without a look between two such errors they are of two times
 	judgeEvery = 30 * time.Second
 	soundFor   = 10 * time.Minute // after all of the database was seen to be well
 	mostSound  = 3                // and something of it does not work all the same
@@ -47,7 +47,7 @@ type damage struct {
 func (s *Store) suspect(err error) {
 	d := &s.damage
 	if s.run == nil || s.run.Err() != nil {
-		s.note(err)
+		s.tellNext(err) // nothing is proved
 		return
 	}
 	d.mu.Lock()
@@ -106,7 +106,7 @@ func (s *Store) judge(ctx context.Context) (damage, err error) {
 	if lost, unknown := s.unreadable(ctx); lost != nil || unknown != nil {
 		return lost, unknown
 	}
-	return damage, err
+	return damageOf(ctx, s.db) // it may have been the disk, until just now
 }
 
 // unreadable is an error when the files of the database cannot be read, and
@@ -182,7 +182,7 @@ func (s *Store) believe(found error) {
 	}
 }
 
-// note tells the next start that damage was seen.
+// note keeps that damage is certain, and tells the next start.
 func (s *Store) note(found error) bool {
 	d := &s.damage
 	d.mu.Lock()
@@ -192,18 +192,26 @@ func (s *Store) note(found error) bool {
 	}
 	d.noted, d.cause = found, "the database is damaged: "+found.Error()
 	d.mu.Unlock()
-	name := filepath.Join(s.cfg.Dir, suspectName)
-	if err := os.WriteFile(name, []byte(found.Error()+"\n"), 0o600); err != nil {
-		s.log.Error("the next start is not told of the damage", "err", err)
+	if err := s.tellNext(found); err != nil {
 		d.mu.Lock()
 		d.noted = nil
 		d.mu.Unlock()
 		return false
 	}
+	return true
+}
+
+// tellNext has the next start look at all of the database.
+func (s *Store) tellNext(found error) error {
+	name := filepath.Join(s.cfg.Dir, suspectName)
+	if err := os.WriteFile(name, []byte(found.Error()+"\n"), 0o600); err != nil {
+		s.log.Error("the next start is not told of the damage", "err", err)
+		return err
+	}
 	if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
 		s.log.Error("the next start may not be told of the damage", "err", err)
 	}
-	return true
+	return nil
 }
 
 // damageOf looks at all of a database and says what is damaged, nil when nothing

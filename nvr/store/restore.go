@@ -142,7 +142,8 @@ const startUnread = 2 * time.Minute
 // fail look like damage; so that is believed of files that can be read from end to
 // end, or cannot for minutes.
 func (r *restorer) lost(ctx context.Context, path string) (why, err error) {
-	began, readable := time.Now(), false
+	readable := false
+	var since time.Time // that it could not be read
 	for {
 		if why, err = r.look(ctx, path); why == nil || err != nil {
 			return nil, err
@@ -157,10 +158,12 @@ func (r *restorer) lost(ctx context.Context, path string) (why, err error) {
 		if readable = unread == nil; readable {
 			continue // it may have been the disk, until just now
 		}
-		if waited := time.Since(began); waited >= startUnread {
-			return fmt.Errorf("it cannot be read: %w", unread), nil
-		} else if waited == 0 {
+		if since.IsZero() {
+			since = time.Now()
 			r.log.Error("the database cannot be read; waiting for its disk", "err", unread)
+		}
+		if time.Since(since) >= startUnread {
+			return fmt.Errorf("it cannot be read: %w", unread), nil
 		}
 		r.progress()
 		select {

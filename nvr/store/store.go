@@ -218,6 +218,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		err = restoreIfLost(ctx, &cfg, &s.restored)
 	}
 	if err != nil {
+		if db.Poisoned(err) && !errors.Is(err, ErrPoisoned) {
+			err = fmt.Errorf("%w: %w", ErrPoisoned, err)
+		}
 		return nil, err
 	}
 	dbConfig := db.Config{
