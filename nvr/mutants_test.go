@@ -240,6 +240,24 @@ var mutants = []mutant{{
 	new:    "if d.sound++; false {",
 	test:   "TestDamageThatNoCheckFindsIsBelievedInTheEnd",
 }, {
+	breaks: "one read that fails inside of a check is damage",
+	file:   "nvr/store/damage.go",
+	old:    "return damageOf(ctx, s.db) // it may",
+	new:    "return damage, err // it may",
+	test:   "TestDiskThatStumblesIsNoDamage",
+}, {
+	breaks: "two short failures hours apart are a sector that is lost",
+	file:   "nvr/store/damage.go",
+	old:    "unreadOnce = 5 * time.Minute",
+	new:    "unreadOnce = 2 * time.Hour",
+	test:   "TestDiskThatStumblesIsNoDamage",
+}, {
+	breaks: "what a start meets is certain damage",
+	file:   "nvr/store/damage.go",
+	old:    "s.tellNext(err) // nothing is proved",
+	new:    "s.note(err)",
+	test:   "TestStartThatMeetsDamageProvesNothing",
+}, {
 	breaks: "a start takes a disk that does not read for damage",
 	file:   "nvr/store/restore.go",
 	old:    "time.Since(since) >= startUnread {",

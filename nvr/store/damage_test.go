@@ -252,3 +252,45 @@ func TestDamageThatNoCheckFindsIsBelievedInTheEnd(t *testing.T) {
 		b.end(f)
 	})
 }
+
+// Neither one read that fails inside of a check is damage, nor are two short
+// failures an hour apart a sector that is lost.
+func TestDiskThatStumblesIsNoDamage(t *testing.T) {
+	v, o := dbtest.New(t), newOutside(t)
+	synctest.Test(t, func(t *testing.T) {
+		b, k, f := copied(t, v, o.through(v))
+		v.Fail(dbtest.Op{Kind: dbtest.Read, File: dbtest.Main}, 1, 1, syscall.EIO)
+		v.Fail(dbtest.Op{Kind: dbtest.Read, File: dbtest.WAL}, 1, 1, syscall.EIO)
+		if damage, err := b.s.judge(t.Context()); damage != nil || err != nil || v.Failed() == 0 {
+			t.Errorf("after %d reads that failed: damage %v, %v", v.Failed(), damage, err)
+		}
+		v.Heal()
+		for range 3 {
+			k.here.Store(true)
+			if damage, err := b.s.unreadable(t.Context()); damage != nil || err == nil {
+				t.Errorf("damage %v, %v", damage, err)
+			}
+			k.here.Store(false) // and nobody looks
+			f.play(t, time.Hour)
+		}
+		f.run.End("test")
+	})
+}
+
+// What a start meets is looked at by the next one, and proves nothing to this.
+func TestStartThatMeetsDamageProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _, f := copied(t, dbtest.New(t), nil)
+		f.run.End("test")
+		run := b.s.run
+		b.s.run = nil // as while it opens
+		b.s.suspect(errors.New("malformed"))
+		b.s.run = run
+		if _, err := os.Stat(filepath.Join(b.dir, suspectName)); err != nil {
+			t.Error(err)
+		}
+		if got := faults(b.s); len(got) > 0 {
+			t.Errorf("it is shown as %q", got)
+		}
+	})
+}
