@@ -56,8 +56,8 @@ var copySoon = []mutant{{
 // not bring it up to the directories.
 var staleCopy = []mutant{{
 	file: "nvr/store/restore.go",
-	old:  "\t\tdropped = len(m.Drop)\n",
-	new:  "\t\tm = &db.Mend{EndSessions: true}\n\t\tdropped = len(m.Drop)\n",
+	old:  "\t\terr = d.Mend(ctx, m)\n",
+	new:  "\t\tm = &db.Mend{EndSessions: true}\n\t\terr = d.Mend(ctx, m)\n",
 }}
 
 // noDrop is a process 1 that says that it has dropped the page cache.
