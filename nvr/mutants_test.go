@@ -164,8 +164,8 @@ var mutants = []mutant{{
 }, {
 	breaks: "a start that looks at all of the database is silent",
 	file:   "nvr/store/restore.go",
-	old:    "return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })",
-	new:    "return restoreAtWork(ctx, cfg, restored)",
+	old:    "return db.AtWork(s.cfg.Progress, func() error { return s.restoreAtWork(ctx) })",
+	new:    "return s.restoreAtWork(ctx)",
 	test:   "TestStartThatLooksAtTheWholeDatabaseSaysSo/damaged_false",
 }, {
 	breaks: "a read that hangs is progress",
@@ -236,9 +236,46 @@ var mutants = []mutant{{
 }, {
 	breaks: "damage that no check finds is never believed",
 	file:   "nvr/store/damage.go",
-	old:    "if d.sound++; d.sound >= mostSound {",
-	new:    "if d.sound++; false {",
-	test:   "TestDamageThatNoCheckFindsIsBelievedInTheEnd",
+	old:    "unexplained = d.sound >= mostSound",
+	new:    "unexplained = false",
+	test:   "TestDamageThatNoCheckFindsEndsTheProcessOnce",
+}, {
+	breaks: "damage that no check finds ends the process again and again",
+	file:   "nvr/store/damage.go",
+	old:    "now.Sub(last).Std() < endEvery",
+	new:    "false",
+	test:   "TestDamageThatNoCheckFindsEndsTheProcessOnce",
+}, {
+	breaks: "damage that no check finds ends the process once for ever",
+	file:   "nvr/store/damage.go",
+	old:    "now.Sub(last).Std() < endEvery",
+	new:    "true",
+	test:   "TestDamageThatNoCheckFindsEndsTheProcessOnce",
+}, {
+	breaks: "a copy is checked less than what it replaces",
+	file:   "nvr/db/backup.go",
+	old:    "findings(ctx, p)",
+	new:    "[]string(nil), error(nil)",
+	test:   "TestDamageFoundByTheDailyCopyIsRestored/an_index",
+	in:     "nvr/store",
+}, {
+	breaks: "a start that finds no whole copy ends, though it could go on",
+	file:   "nvr/store/restore.go",
+	old:    "\tif r.loads {",
+	new:    "\tif false {",
+	test:   "TestDamageInAllCopiesCostsNoFootage",
+}, {
+	breaks: "the process ends for copies that are not whole",
+	file:   "nvr/store/damage.go",
+	old:    "none := !s.damage.copies",
+	new:    "none := false",
+	test:   "TestDamageInAllCopiesCostsNoFootage",
+}, {
+	breaks: "a restore drops what an old copy of a directory lacks",
+	file:   "nvr/store/restore.go",
+	old:    "if oldCopy(k.meta, row) {",
+	new:    "if false {",
+	test:   "TestRestoreDropsNothingForAnOldCopyOfADirectory",
 }, {
 	breaks: "one read that fails inside of a check is damage",
 	file:   "nvr/store/damage.go",

@@ -183,7 +183,12 @@ func (d *DB) integrity(ctx context.Context) (found []string, err error) {
 		return nil, err
 	}
 	defer t.Rollback()
-	err = query(ctx, t, `PRAGMA integrity_check`, nil, func(scan func(...any) error) error {
+	return findings(ctx, t)
+}
+
+// findings are those of SQLite's own checks.
+func findings(ctx context.Context, q querier) (found []string, err error) {
+	err = query(ctx, q, `PRAGMA integrity_check`, nil, func(scan func(...any) error) error {
 		var s string
 		if err := scan(&s); err != nil {
 			return err
@@ -196,7 +201,7 @@ func (d *DB) integrity(ctx context.Context) (found []string, err error) {
 	if err != nil {
 		return found, err
 	}
-	err = query(ctx, t, `PRAGMA foreign_key_check`, nil, func(scan func(...any) error) error {
+	err = query(ctx, q, `PRAGMA foreign_key_check`, nil, func(scan func(...any) error) error {
 		var table, parent string
 		var rowid sql.Null[int64]
 		var key int
@@ -356,11 +361,13 @@ func (d *DB) Opens(ctx context.Context, f func(OpenRow) error) error {
 	return nil
 }
 
-// query runs a query on a pool or in a transaction and calls row for each row
-// of the answer.
-func query(ctx context.Context, q interface {
+// querier is a pool or a transaction.
+type querier interface {
 	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
-}, text string, args []any, row func(scan func(...any) error) error) error {
+}
+
+// query runs a query and calls row for each row of the answer.
+func query(ctx context.Context, q querier, text string, args []any, row func(scan func(...any) error) error) error {
 	rows, err := q.QueryContext(ctx, text, args...)
 	if err != nil {
 		return err

@@ -178,7 +178,15 @@ func TestLostDatabaseComesBackFromItsCopy(t *testing.T) {
 				}
 				damage(f)
 				before, _ := os.ReadFile(f.db(""))
-				_, err := Open(t.Context(), Config{Dir: f.dir})
+				s, err := Open(t.Context(), Config{Dir: f.dir})
+				if name == "damage seen before" { // with which a start can begin
+					f.must(err)
+					if got := faults(s); len(got) != 1 || !strings.Contains(got[0], "the database is damaged") {
+						t.Errorf("it is shown as %q", got)
+					}
+					f.must(s.Close(t.Context()))
+					before, err = f.read(f.db("")), fmt.Errorf("%w: run nvr rebuild -data %s", ErrDatabaseLost, f.dir)
+				}
 				if !errors.Is(err, ErrDatabaseLost) || !strings.Contains(err.Error(), "run nvr rebuild -data "+f.dir) {
 					t.Errorf("got %v", err)
 				}
@@ -358,6 +366,20 @@ func TestDamageFoundByTheDailyCopyIsRestored(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a day without a camera: slow under the race detector")
 	}
+	for _, tt := range []struct {
+		name, says string
+		damage     func(f *footage)
+	}{
+		{"a page", "malformed", func(f *footage) {
+			f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
+		}},
+		{"an index", "missing from index", (*footage).rot},
+	} {
+		t.Run(tt.name, func(t *testing.T) { damageFoundByTheDailyCopy(t, tt.damage, tt.says) })
+	}
+}
+
+func damageFoundByTheDailyCopy(t *testing.T, damage func(f *footage), says string) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFootage(t)
 		b := &bench{T: t, dir: f.dir, log: new(journal)}
@@ -366,7 +388,7 @@ func TestDamageFoundByTheDailyCopyIsRestored(t *testing.T) {
 		b.stop()
 		f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
 		copies := f.read(filepath.Join(f.dir, "sample/db.backup-0"))
-		f.write(f.db(""), f.page("recording_playback"), bytes.Repeat([]byte{0xaa}, 4096))
+		damage(f)
 		s, err := Open(t.Context(), Config{Dir: f.dir, Log: slog.New(slog.NewTextHandler(io.MultiWriter(b.log, b.Output()), nil))})
 		f.must(err)
 		time.Sleep(25 * time.Hour)
@@ -393,13 +415,111 @@ func TestDamageFoundByTheDailyCopyIsRestored(t *testing.T) {
 		if !strings.Contains(b.log.String(), "database restored from a copy") {
 			t.Error("not restored")
 		}
-		if said := b.s.Restored(); !strings.Contains(said, "malformed") || !strings.Contains(said, "is restored from its copy of 20") {
+		if said := b.s.Restored(); !strings.Contains(said, says) || !strings.Contains(said, "is restored from its copy of 20") {
 			t.Errorf("it says %q", said)
 		}
 		b.stop()
 		b.start()
 		if said := b.s.Restored(); said != "" {
 			t.Errorf("a start later it says %q", said)
+		}
+		b.stop()
+		f.clean()
+	})
+}
+
+// rot has an index say other things than its table, which a quick check does not see.
+func (f *footage) rot() {
+	f.Helper()
+	const index = `PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = `
+	f.sql(index + `sql || ' WHERE 0' WHERE name = 'recording_cover'`)
+	f.sql(`UPDATE recording SET prev_runs = prev_runs + 1`)
+	f.sql(index + `replace(sql, ' WHERE 0', '') WHERE name = 'recording_cover'`)
+	f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+}
+
+// No copy is better than the database, and a start can begin with that: it does, shows
+// it, and neither replaces it nor ends again and again to do so.
+func TestDamageInAllCopiesCostsNoFootage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		g := newFeed(b.camera("front", plenty, 60).Begin(nil))
+		g.play(t, 5*time.Minute)
+		g.run.End("test")
+		open := b.s.OpenID()
+		f := &footage{T: t, dir: b.dir}
+		b.stop()
+		f.rot()
+		disk, err := sampledir.OpenDisk(filepath.Join(f.dir, "sample"))
+		f.must(err)
+		for n := range int64(2) {
+			path, err := disk.BeginBackup()
+			f.must(err)
+			f.must(os.WriteFile(path, f.read(f.db("")), 0o600))
+			m, err := disk.ReadMeta()
+			f.must(err)
+			f.must(disk.KeepBackup(sampledir.Backup{Time: 1<<40 + n, Open: open, DatabaseUUID: m.DatabaseUUID}, t.Context().Err))
+		}
+		f.must(disk.Close())
+		f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
+		for range 2 {
+			b.log = new(journal)
+			b.start()
+			if n := strings.Count(b.log.String(), "a copy of the database is not usable"); n != 2 || b.s.Restored() != "" {
+				t.Errorf("%d copies are not usable; %s", n, b.s.Restored())
+			}
+			g := newFeed(b.again("front").Begin(nil))
+			g.play(t, 3*time.Minute)
+			b.s.suspect(errors.New("malformed"))
+			g.play(t, time.Minute)
+			select {
+			case err := <-b.s.Fatal():
+				t.Errorf("it ends: %v", err)
+			default:
+			}
+			if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "missing from index") {
+				t.Errorf("it is shown as %q", got)
+			}
+			g.run.End("test")
+			b.stop()
+		}
+		res, _, err := f.rebuild(RebuildConfig{})
+		if err != nil || res.Recordings != len(b.files()) {
+			t.Errorf("rebuild of %d files: %+v, %v", len(b.files()), res, err)
+		}
+		f.clean()
+	})
+}
+
+// A sample directory that is an old copy lacks files that its own disk may have: a
+// restore keeps their rows.
+func TestRestoreDropsNothingForAnOldCopyOfADirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		here, own, copied := filepath.Join(f.dir, "sample"), filepath.Join(f.dir, "own"), filepath.Join(t.TempDir(), "copy")
+		old := t.TempDir()
+		f.must(os.CopyFS(old, os.DirFS(here)))
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		g := newFeed(b.again("front").Begin(nil))
+		g.play(t, 3*time.Second)
+		g.run.End("test")
+		want := len(list(t, b.again("front")))
+		b.stop()
+		f.must(Backup(t.Context(), f.dir, copied, nil))
+		f.must(os.Rename(here, own))
+		f.must(os.CopyFS(here, os.DirFS(old)))
+		f.must(os.Remove(f.db("")))
+		_, err := Restore(t.Context(), f.dir, copied, slog.New(slog.NewTextHandler(b.log, nil)))
+		f.must(err)
+		if !strings.Contains(b.log.String(), "sample directory is an old copy") {
+			t.Error("the log does not tell")
+		}
+		f.must(errors.Join(os.RemoveAll(here), os.Rename(own, here)))
+		b.start()
+		adopted(t, b.s)
+		if got := len(list(t, b.again("front"))); got != want {
+			t.Errorf("%d recordings, there were %d", got, want)
 		}
 		b.stop()
 		f.clean()

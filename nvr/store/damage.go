@@ -10,12 +10,17 @@ import (
 	"time"
 
 	"holdfast/nvr/db"
+	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir"
 )
 
 // suspectName is the file beside the database that says that damage was seen in
 // it, so that the next start looks at all of it.
 const suspectName = "db.suspect"
+
+// unprovenName is the file beside the database that says when the process last ended
+// for what nothing explains.
+const unprovenName = "db.unproven"
 
 // How damage is told from a disk that does not read for a while: SQLite calls
 // both malformed.
@@ -25,6 +30,7 @@ const (
 	judgeEvery = 30 * time.Second
 	soundFor   = 10 * time.Minute // after all of the database was seen to be well
 	mostSound  = 3                // and something of it does not work all the same
+	endEvery   = 24 * time.Hour   // for that the process ends
 )
 
 // damage is what is known of damage of the database.
@@ -39,7 +45,19 @@ type damage struct {
 	line    time.Time     // when the log last said so
 	cause   string        // for HealthChecks
 	noted   error         // what the next start is told of
+	copies  bool          // whether there may be a copy to go back to that is whole
+
+	looks chan struct{} // filled while all of the database is looked at, which one does at a time
 }
+
+func (d *damage) init() { d.copies, d.looks = true, make(chan struct{}, 1) }
+
+// startsWith takes what a start found damaged that it goes on with, as no copy is whole.
+func (d *damage) startsWith(found error) {
+	d.noted, d.cause, d.copies = found, causeOf(found), false
+}
+
+func causeOf(found error) string { return "the database is damaged: " + found.Error() }
 
 // suspect takes an error that says that the database is damaged, from whoever
 // met it, and has that looked into: it waits for nothing. While the store opens
@@ -70,6 +88,7 @@ func (s *Store) look(ctx context.Context, err error) {
 	d.mu.Lock()
 	found := d.noted
 	d.mu.Unlock()
+	unexplained := false
 	if found == nil {
 		var unknown error
 		if found, unknown = s.judge(ctx); ctx.Err() != nil {
@@ -83,22 +102,53 @@ func (s *Store) look(ctx context.Context, err error) {
 		d.mu.Lock()
 		if found == nil {
 			d.wait = soundFor
-			if d.sound++; d.sound >= mostSound {
-				found = err
-			}
+			d.sound++
+			unexplained = d.sound >= mostSound
 		}
 		d.mu.Unlock()
 	}
 	if found == nil {
 		s.log.Warn("the database is sound, though something in it could not be read", "met", err)
+		if unexplained {
+			s.unproven(err)
+		}
 		return
 	}
 	s.believe(found)
 }
 
+// unproven is told of what does not work though all of the database was looked at
+// again and again and is sound. A copy would be no better. A process with other memory
+// may be: this one ends, but once a day only, as footage is recorded without the
+// database, too.
+func (s *Store) unproven(met error) {
+	d := &s.damage
+	d.mu.Lock()
+	d.cause = "something of the database does not work, though nothing damaged is found in it: " + met.Error() + "; if that stays, run nvr rebuild"
+	d.mu.Unlock()
+	now := media.TimeOf(s.now())
+	var last media.Time
+	if b, err := os.ReadFile(filepath.Join(s.cfg.Dir, unprovenName)); err == nil {
+		if _, err := fmt.Sscan(string(b), &last); err == nil && now >= last && now.Sub(last).Std() < endEvery {
+			return
+		}
+	}
+	if err := s.leave(unprovenName, fmt.Sprintf("%d %v", now, met)); err != nil {
+		s.log.Error("recording goes on: a start anew might help, and nothing would bound how often", "err", err)
+		return
+	}
+	s.poison(fmt.Errorf("the database does not work, and nothing explains it: %w", met))
+}
+
 // judge looks at all of the database. damage says what is damaged, err why
 // nobody knows: it cannot be read at the moment, which the look takes for damage.
 func (s *Store) judge(ctx context.Context) (damage, err error) {
+	select {
+	case s.damage.looks <- struct{}{}:
+		defer func() { <-s.damage.looks }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	damage, err = damageOf(ctx, s.db)
 	if damage == nil && !db.Unread(err) {
 		return nil, err
@@ -167,19 +217,42 @@ func (d *damage) fault() string {
 // process ends, because the next start restores it; where there is none
 // recording goes on, and what is durable waits for a rebuild.
 func (s *Store) believe(found error) {
-	if !s.note(found) {
-		return
+	if s.note(found) && s.copied() {
+		s.poison(fmt.Errorf("database is damaged, the next start restores it: %w", found))
+	}
+}
+
+// copied reports whether there is a copy of the database to go back to. A disk that
+// hangs is waited for only when no other has one.
+func (s *Store) copied() bool {
+	s.damage.mu.Lock()
+	none := !s.damage.copies
+	s.damage.mu.Unlock()
+	if none {
+		return false
 	}
 	s.mu.RLock()
 	dirs := s.dirs
 	s.mu.RUnlock()
+	has := make(chan bool, len(dirs))
 	for _, d := range dirs {
-		dir, _ := d.disk()
-		if disk, ok := dir.(*sampledir.Disk); ok && len(disk.Backups()) > 0 {
-			s.poison(fmt.Errorf("database is damaged, the next start restores it: %w", found))
-			return
+		go func() {
+			dir, _ := d.disk()
+			disk, ok := dir.(*sampledir.Disk)
+			has <- ok && len(disk.Backups()) > 0
+		}()
+	}
+	for range dirs {
+		select {
+		case one := <-has:
+			if one {
+				return true
+			}
+		case <-s.run.Done():
+			return false
 		}
 	}
+	return false
 }
 
 // note keeps that damage is certain, and tells the next start.
@@ -190,7 +263,7 @@ func (s *Store) note(found error) bool {
 		d.mu.Unlock()
 		return true
 	}
-	d.noted, d.cause = found, "the database is damaged: "+found.Error()
+	d.noted, d.cause = found, causeOf(found)
 	d.mu.Unlock()
 	if err := s.tellNext(found); err != nil {
 		d.mu.Lock()
@@ -203,9 +276,18 @@ func (s *Store) note(found error) bool {
 
 // tellNext has the next start look at all of the database.
 func (s *Store) tellNext(found error) error {
-	name := filepath.Join(s.cfg.Dir, suspectName)
-	if err := os.WriteFile(name, []byte(found.Error()+"\n"), 0o600); err != nil {
+	err := s.leave(suspectName, found.Error())
+	if err != nil {
 		s.log.Error("the next start is not told of the damage", "err", err)
+	}
+	return err
+}
+
+// leave makes a file for the next start. It is there, but may not outlast a power
+// cut, when only its sync fails.
+func (s *Store) leave(file, text string) error {
+	name := filepath.Join(s.cfg.Dir, file)
+	if err := os.WriteFile(name, []byte(text+"\n"), 0o600); err != nil {
 		return err
 	}
 	if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {

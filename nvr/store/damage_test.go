@@ -74,7 +74,7 @@ func (b *bench) end(f *feed) {
 	if err := b.s.db.Close(); err != nil {
 		b.Error(err)
 	}
-	b.s = nil
+	b.s, b.log = nil, new(journal)
 }
 
 // A database that cannot be read for a while ends nothing and costs nothing, though
@@ -223,9 +223,10 @@ func TestStartWaitsForADatabaseThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// What a look at all of the database does not find is believed the third time that
-// something does not work, a flush that is whole between them begins anew.
-func TestDamageThatNoCheckFindsIsBelievedInTheEnd(t *testing.T) {
+// What a look at all of the database does not find ends the process the third time
+// that something does not work, a flush that is whole between them begins anew, and
+// once a day at most.
+func TestDamageThatNoCheckFindsEndsTheProcessOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, f := copied(t, dbtest.New(t), nil)
 		met := errors.New("malformed")
@@ -246,6 +247,27 @@ func TestDamageThatNoCheckFindsIsBelievedInTheEnd(t *testing.T) {
 		meet(false)
 		meet(false)
 		f.play(t, 130*time.Second)
+		meet(false)
+		meet(false)
+		meet(true)
+		b.end(f)
+		b.start()
+		if got := b.s.Restored(); got != "" {
+			t.Errorf("it says %q", got)
+		}
+		time.Sleep(time.Minute) // flushes are whole
+		for range 2 * mostSound {
+			meet(false)
+		}
+		if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "though nothing damaged is found in it: malformed") {
+			t.Errorf("it is shown as %q", got)
+		}
+		f = newFeed(b.again("front").Begin(nil))
+		f.play(t, 130*time.Second)
+		if got := faults(b.s); len(got) > 0 {
+			t.Errorf("when it is well: %q", got)
+		}
+		time.Sleep(endEvery)
 		meet(false)
 		meet(false)
 		meet(true)

@@ -34,8 +34,9 @@ type restorer struct {
 	dirs     []*restoredDir // whose meta file is whole
 	uuid     string         // of the database, as they name it
 
-	own  string            // what the database calls itself, once lost has read it
-	rows map[string]db.Dir // of its sample directories, by UUID
+	loads bool              // what a start reads of the database can be read
+	own   string            // what it calls itself, once lost has read it
+	rows  map[string]db.Dir // of its sample directories, by UUID
 }
 
 type restoredDir struct {
@@ -56,12 +57,14 @@ type candidate struct {
 // it. A data directory that is new, and one that is well, are left as they are.
 // For the cost of a start it looks only where a start looks, and at all of it
 // when damage was seen before. That may take long, and it is said that it gets
-// further. *restored gets what Store.Restored does.
-func restoreIfLost(ctx context.Context, cfg *Config, restored *string) error {
-	return db.AtWork(cfg.Progress, func() error { return restoreAtWork(ctx, cfg, restored) })
+// further. Where no copy is whole, but a start can read what it needs, that goes on
+// with what is damaged: the footage is what counts, and can be rebuilt from.
+func (s *Store) restoreIfLost(ctx context.Context) error {
+	return db.AtWork(s.cfg.Progress, func() error { return s.restoreAtWork(ctx) })
 }
 
-func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
+func (s *Store) restoreAtWork(ctx context.Context) error {
+	cfg := &s.cfg
 	r := &restorer{data: cfg.Dir, log: cfg.Log, progress: cfg.Progress, at: cfg.at, readable: cfg.readable}
 	defer r.close()
 	path := filepath.Join(cfg.Dir, "db")
@@ -106,7 +109,7 @@ func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
 			os.Remove(filepath.Join(cfg.Dir, suspectName))
 			cfg.Log.Warn("database restored from a copy; what was recorded since comes in from the files", "cause", why,
 				"copy", c.file, "made", media.Time(c.b.Time), "kept", kept, "rows_without_files", dropped)
-			*restored = fmt.Sprintf("the database was lost (%v) and is restored from its copy of %s: what was set since then is gone, recordings since then come in from their files, and everybody has to sign in again",
+			s.restored = fmt.Sprintf("the database was lost (%v) and is restored from its copy of %s: what was set since then is gone, recordings since then come in from their files, and everybody has to sign in again",
 				why, media.Time(c.b.Time).Std().UTC().Format("2006-01-02 15:04 MST"))
 			return nil
 		}
@@ -122,7 +125,12 @@ func restoreAtWork(ctx context.Context, cfg *Config, restored *string) error {
 			return fmt.Errorf("database %s: %w: %w", path, why, err)
 		}
 		cfg.Log.Warn("database was older than its sample directories; what was recorded since comes in from the files", "cause", why, "rows_without_files", dropped)
-		*restored = fmt.Sprintf("the database had lost its newest part (%v): what was set then is gone, recordings come in from their files, and everybody has to sign in again", why)
+		s.restored = fmt.Sprintf("the database had lost its newest part (%v): what was set then is gone, recordings come in from their files, and everybody has to sign in again", why)
+		return nil
+	}
+	if r.loads {
+		cfg.Log.Error("the database is damaged, and no copy of it is whole: starting with it; run nvr rebuild -data "+cfg.Dir, "damage", why)
+		s.damage.startsWith(why)
 		return nil
 	}
 	return fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir)
@@ -176,6 +184,7 @@ func (r *restorer) lost(ctx context.Context, path string) (why, err error) {
 
 // look is lost without a second look.
 func (r *restorer) look(ctx context.Context, path string) (why, err error) {
+	r.loads = false
 	fi, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -193,6 +202,7 @@ func (r *restorer) look(ctx context.Context, path string) (why, err error) {
 		}
 	}
 	if err == nil {
+		r.loads = true
 		suspect := filepath.Join(r.data, suspectName)
 		if !exists(suspect) {
 			return nil, nil
@@ -425,6 +435,10 @@ func (r *restorer) since(ctx context.Context, d *db.DB) (*db.Mend, error) {
 			continue
 		}
 		row := state.Dirs[i]
+		if oldCopy(k.meta, row) {
+			r.log.Error("sample directory is an old copy; rows are not held to its files", "dir", k.path)
+			continue // what it lacks may be on the disk that it was made of
+		}
 		if k.meta.CompleteOpen > row.LastCompleteOpen {
 			m.Complete = append(m.Complete, db.Dir{ID: row.ID, LastCompleteOpen: k.meta.CompleteOpen})
 		}

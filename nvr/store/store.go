@@ -214,8 +214,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	s.plans.init()
 	s.ends.path = filepath.Join(cfg.Dir, endsName)
 	s.ballast.path, s.ballast.log, s.ballast.off = filepath.Join(cfg.Dir, ballastName), cfg.Log, cfg.noBallast
-	if err = restoreIfLost(ctx, &cfg, &s.restored); (diskFull(err) || db.Full(err)) && s.ballast.release(err) {
-		err = restoreIfLost(ctx, &cfg, &s.restored)
+	s.damage.init()
+	if err = s.restoreIfLost(ctx); (diskFull(err) || db.Full(err)) && s.ballast.release(err) {
+		err = s.restoreIfLost(ctx)
 	}
 	if err != nil {
 		if db.Poisoned(err) && !errors.Is(err, ErrPoisoned) {
@@ -416,6 +417,12 @@ func (s *Store) openDirs(ctx context.Context, rows []db.Dir) ([]*directory, erro
 	return dirs, nil
 }
 
+// oldCopy reports whether a sample directory, which is not newer than the database,
+// is none that was there at its last open.
+func oldCopy(m sampledir.Meta, row db.Dir) bool {
+	return row.LastCompleteOpen != 0 && m.CompleteOpen < row.LastCompleteOpen && m.InProgressOpen != row.LastCompleteOpen
+}
+
 // identify opens a sample directory after making sure that it is the one the
 // database means, and notes in it that an open is in progress.
 func (s *Store) identify(path string, row db.Dir) (sampledir.Meta, sampledir.Dir, error) {
@@ -441,7 +448,7 @@ func (s *Store) identify(path string, row db.Dir) (sampledir.Meta, sampledir.Dir
 	case m.CompleteOpen > row.LastCompleteOpen: // there at the start of the recorder, it would have been seen
 		err = fmt.Errorf("sample directory %s is newer than the database (directory: open %d, database: open %d): restart the recorder with it in place, which brings the database up",
 			path, m.CompleteOpen, row.LastCompleteOpen)
-	case row.LastCompleteOpen != 0 && m.CompleteOpen != row.LastCompleteOpen && m.InProgressOpen != row.LastCompleteOpen:
+	case oldCopy(m, row):
 		err = fmt.Errorf("sample directory %s is an old copy (directory: open %d, database: open %d): bring back its newest disk, or delete the directory and add it again when it is empty",
 			path, m.CompleteOpen, row.LastCompleteOpen)
 	}
