@@ -106,9 +106,8 @@ func verify(ctx context.Context, path, uuid string) (lastOpen int32, err error) 
 		return 0, err
 	}
 	defer p.Close()
-	var application, version int64
-	if err := p.QueryRowContext(ctx, `SELECT application_id, user_version
-		FROM pragma_application_id, pragma_user_version`).Scan(&application, &version); err != nil {
+	application, version, err := identity(ctx, p)
+	if err != nil {
 		return 0, err
 	}
 	if application != applicationID || version < 1 || version > schemaVersion {

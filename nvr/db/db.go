@@ -307,15 +307,17 @@ func (d *DB) probe(ctx context.Context) (version int, err error) {
 	if err := checkHeader(d.path); err != nil {
 		return 0, err
 	}
-	var application, objects int64
+	var application, objects int
 	look := func(mode string) error {
 		p, err := d.openPool(dsn(d.path, "mode", mode, "_busy_timeout", "5000"), 1, nil)
 		if err != nil {
 			return err
 		}
 		defer p.Close()
-		return p.QueryRowContext(ctx, `SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
-			FROM pragma_application_id, pragma_user_version`).Scan(&application, &version, &objects)
+		if application, version, err = identity(ctx, p); err == nil && application == 0 && version == 0 {
+			err = p.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&objects)
+		}
+		return err
 	}
 	err = look("ro")
 	if sqliteCode(err) == codeReadonlyRollback && wasEmpty(d.path+"-journal") {

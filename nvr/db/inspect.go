@@ -55,6 +55,15 @@ func Readable(ctx context.Context, path string) error {
 	return nil
 }
 
+// identity reads what the header says of a database. It is asked for as pragmas,
+// for which SQLite does not read the schema.
+func identity(ctx context.Context, p *sql.DB) (application, version int, err error) {
+	if err = p.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&application); err == nil {
+		err = p.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version)
+	}
+	return application, version, err
+}
+
 // Lock takes the lock that an open database holds, for who has to do with its
 // file as a whole. Close gives it back.
 func Lock(path string) (io.Closer, error) {
@@ -104,9 +113,7 @@ func Inspect(ctx context.Context, cfg Config) (_ *DB, err error) {
 	if d.reader, err = d.openPool(readerDSN(path), Readers, checkConnection); err != nil {
 		return nil, err
 	}
-	var application, version int64
-	err = d.reader.QueryRowContext(ctx, `SELECT application_id, user_version
-		FROM pragma_application_id, pragma_user_version`).Scan(&application, &version)
+	application, version, err := identity(ctx, d.reader)
 	switch {
 	case err != nil:
 		return nil, err
