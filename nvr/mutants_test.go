@@ -261,9 +261,39 @@ var mutants = []mutant{{
 }, {
 	breaks: "a start that finds no whole copy ends, though it could go on",
 	file:   "nvr/store/restore.go",
-	old:    "\tif r.loads {",
-	new:    "\tif false {",
+	old:    "\tif !r.loads || ctx",
+	new:    "\tif true || ctx",
 	test:   "TestDamageInAllCopiesCostsNoFootage",
+}, {
+	breaks: "a restore that fails ends a start that could go on",
+	file:   "nvr/store/restore.go",
+	old:    "return r.orGoOn(ctx, why, fmt.Errorf(\"restore database %s from %s: %w\", path, c.file, err))",
+	new:    "return fmt.Errorf(\"restore database %s from %s: %w\", path, c.file, err)",
+	test:   "TestRestoreThatFailsCostsNoFootage",
+}, {
+	breaks: "a copy that is better than none is left",
+	file:   "nvr/store/restore.go",
+	old:    "if errors.Is(err, db.ErrRotten) {\n\t\t\tc.rotten = err\n\t\t\trotten",
+	new:    "if false {\n\t\t\trotten",
+	test:   "TestDamageInAllCopiesCostsNoFootage",
+}, {
+	breaks: "a damaged database that is older than its directory is not brought up",
+	file:   "nvr/store/restore.go",
+	old:    "last != nil && err == nil {",
+	new:    "false && last != nil && errors.Join(older, err) != nil {",
+	test:   "TestDamagedDatabaseIsBroughtUpToItsDirectory",
+}, {
+	breaks: "a start ends when its first flush meets damage",
+	file:   "nvr/store/store.go",
+	old:    "db.Damaged(err) && !errors.Is(err, ErrPoisoned) {\n\t\t// Which",
+	new:    "false {\n\t\t// Which",
+	test:   "TestLostDatabaseComesBackFromItsCopy/damage_seen_before_without_a_copy",
+}, {
+	breaks: "a copy that comes late is not gone back to",
+	file:   "nvr/store/damage.go",
+	old:    "damage != nil && none && len",
+	new:    "false && none && len",
+	test:   "TestCopyThatComesLateIsGoneBackTo",
 }, {
 	breaks: "the process ends for copies that are not whole",
 	file:   "nvr/store/damage.go",

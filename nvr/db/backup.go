@@ -88,6 +88,7 @@ func (d *DB) backup(ctx context.Context, path string, gentle bool, progress func
 // Verify makes sure that the file at path, which nobody has open, is a whole
 // database of this program with the uuid, and returns its last open. It checks
 // what Integrity does: what that finds in a database it must not find in its copy.
+// One that is ErrRotten is better than none.
 func Verify(ctx context.Context, path, uuid string) (lastOpen int32, err error) {
 	lastOpen, err = verify(ctx, path, uuid)
 	if err != nil {
@@ -113,11 +114,6 @@ func verify(ctx context.Context, path, uuid string) (lastOpen int32, err error) 
 	if application != applicationID || version < 1 || version > schemaVersion {
 		return 0, fmt.Errorf("%w: application id %#08x, version %d", ErrForeign, uint32(application), version)
 	}
-	if found, err := findings(ctx, p); err != nil {
-		return 0, err
-	} else if len(found) > 0 {
-		return 0, fmt.Errorf("%w: %s", ErrForeign, found[0])
-	}
 	var got string
 	if err := p.QueryRowContext(ctx, `SELECT uuid, (SELECT coalesce(max(id), 0) FROM open) FROM meta`).Scan(&got, &lastOpen); err != nil {
 		return 0, err
@@ -125,5 +121,16 @@ func verify(ctx context.Context, path, uuid string) (lastOpen int32, err error) 
 	if got != uuid {
 		return 0, fmt.Errorf("%w: it is database %s, expected %s", ErrForeign, got, uuid)
 	}
-	return lastOpen, nil
+	found, err := findings(ctx, p)
+	if err != nil || len(found) == 0 {
+		return lastOpen, err
+	}
+	var first string
+	if err := p.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&first); err != nil {
+		return 0, err
+	}
+	if first != "ok" {
+		return 0, fmt.Errorf("%w: %s", ErrForeign, first)
+	}
+	return 0, fmt.Errorf("%w: %s (and %d more)", ErrRotten, found[0], len(found)-1)
 }

@@ -60,6 +60,10 @@ var schema string
 var (
 	// ErrLocked: another process, or this one, has the database open.
 	ErrLocked = errors.New("database is in use")
+	// ErrRotten: the file is a database of this program, whose tables are whole, but
+	// an index says something else, or a row refers to one that is missing.
+	ErrRotten = errors.New("database with damaged indexes or references")
+
 	// ErrForeign: the file is not a database of this program.
 	ErrForeign = errors.New("not a database of this program")
 	// ErrNewer: the schema has a version that this program does not know.

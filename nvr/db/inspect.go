@@ -22,7 +22,7 @@ const codeCorrupt = 11
 // no database at all. SQLite says the same of a read that failed with EIO, which
 // a second try may mend: Readable tells one from the other.
 func Damaged(err error) bool {
-	return errors.Is(err, ErrForeign) || isCode(err, codeCorrupt) || isCode(err, codeNotADB)
+	return errors.Is(err, ErrForeign) || errors.Is(err, ErrRotten) || isCode(err, codeCorrupt) || isCode(err, codeNotADB)
 }
 
 // Readable reads the files of a database from end to end, without SQLite, and is

@@ -88,6 +88,7 @@ func (d *directory) arrive(ctx context.Context) {
 	}
 	err := d.open(ctx)
 	if err == nil {
+		s.copyCame(d.dir)
 		err = d.adoptLate(ctx)
 	}
 	if ctx.Err() != nil {

@@ -114,7 +114,7 @@ func (d *directory) copyIfOld(ctx context.Context) (wait time.Duration) {
 	if err != nil || s.poisoned.Load() {
 		return backupRetry
 	}
-	if !ok {
+	if !ok || s.damage.isNoted() { // of a damaged one there is no whole copy
 		return backupEvery
 	}
 	if b := disk.Backups(); len(b) > 0 {
@@ -268,6 +268,10 @@ func Backup(ctx context.Context, data, to string, progress func(done, total int)
 	if err == nil {
 		_, err = db.Verify(ctx, temp, d.UUID())
 	}
+	var rotten error // but better than none
+	if errors.Is(err, db.ErrRotten) {
+		rotten, err = fmt.Errorf("%s is made, and is damaged as the database is: %w", to, err), nil
+	}
 	if err == nil {
 		err = os.Rename(temp, to)
 	}
@@ -275,5 +279,5 @@ func Backup(ctx context.Context, data, to string, progress func(done, total int)
 		os.Remove(temp)
 		return err
 	}
-	return syncPath(filepath.Dir(to))
+	return errors.Join(rotten, syncPath(filepath.Dir(to)))
 }

@@ -179,13 +179,11 @@ func TestLostDatabaseComesBackFromItsCopy(t *testing.T) {
 				damage(f)
 				before, _ := os.ReadFile(f.db(""))
 				s, err := Open(t.Context(), Config{Dir: f.dir})
-				if name == "damage seen before" { // with which a start can begin
+				if name == "damage seen before" {
 					f.must(err)
-					if got := faults(s); len(got) != 1 || !strings.Contains(got[0], "the database is damaged") {
-						t.Errorf("it is shown as %q", got)
-					}
 					f.must(s.Close(t.Context()))
-					before, err = f.read(f.db("")), fmt.Errorf("%w: run nvr rebuild -data %s", ErrDatabaseLost, f.dir)
+					startsWithDamage(t, f) // of what a flush writes
+					return
 				}
 				if !errors.Is(err, ErrDatabaseLost) || !strings.Contains(err.Error(), "run nvr rebuild -data "+f.dir) {
 					t.Errorf("got %v", err)
@@ -200,6 +198,45 @@ func TestLostDatabaseComesBackFromItsCopy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// startsWithDamage starts and records, again and again, with a database that takes
+// nothing and has no copy, and rebuilds it.
+func startsWithDamage(t *testing.T, f *footage) {
+	t.Helper()
+	b := &bench{T: t, dir: f.dir, log: new(journal)}
+	for _, minutes := range []int{4, 20, 20} { // so that the second start adopts before it records
+		b.log = new(journal)
+		b.start()
+		if !strings.Contains(b.log.String(), "run nvr rebuild -data "+f.dir) {
+			t.Error("the log names no remedy")
+		}
+		g := newFeed(b.again("front").Begin(nil))
+		for range minutes / 4 {
+			g.play(t, 4*time.Minute) // copies would be made, damage be looked into
+			if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "no copy of it is whole") || !strings.Contains(got[0], "run nvr rebuild") {
+				t.Errorf("it is shown as %q", got)
+			}
+		}
+		select {
+		case err := <-b.s.Fatal():
+			t.Errorf("it ends: %v", err)
+		default:
+		}
+		g.run.End("test")
+		time.Sleep(3 * time.Second)
+		if err := b.s.Close(t.Context()); !db.Damaged(err) {
+			t.Errorf("close: %v: the test proves nothing", err)
+		}
+		b.s = nil
+	}
+	if files := b.files(); len(files) < 44 {
+		t.Errorf("%d files", len(files))
+	}
+	if res, _, err := f.rebuild(RebuildConfig{}); err != nil || res.Recordings != len(b.files()) {
+		t.Errorf("rebuild of %d files: %+v, %v", len(b.files()), res, err)
+	}
+	f.clean()
 }
 
 // kills copies the data directory at each point that it is called with, as a kill
@@ -439,7 +476,8 @@ func (f *footage) rot() {
 }
 
 // No copy is better than the database, and a start can begin with that: it does, shows
-// it, and neither replaces it nor ends again and again to do so.
+// it, and neither replaces it nor ends again and again to do so. When the database is
+// lost such a copy is better than none.
 func TestDamageInAllCopiesCostsNoFootage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
@@ -469,9 +507,9 @@ func TestDamageInAllCopiesCostsNoFootage(t *testing.T) {
 				t.Errorf("%d copies are not usable; %s", n, b.s.Restored())
 			}
 			g := newFeed(b.again("front").Begin(nil))
-			g.play(t, 3*time.Minute)
+			g.play(t, backupFirst)
 			b.s.suspect(errors.New("malformed"))
-			g.play(t, time.Minute)
+			g.play(t, 4*time.Minute)
 			select {
 			case err := <-b.s.Fatal():
 				t.Errorf("it ends: %v", err)
@@ -483,11 +521,127 @@ func TestDamageInAllCopiesCostsNoFootage(t *testing.T) {
 			g.run.End("test")
 			b.stop()
 		}
+		copied := filepath.Join(t.TempDir(), "copy")
+		if err := Backup(t.Context(), f.dir, copied, nil); !errors.Is(err, db.ErrRotten) {
+			t.Errorf("a backup by hand: %v", err)
+		}
+		_, err = Restore(t.Context(), f.dir, copied, slog.New(slog.DiscardHandler))
+		f.must(err)
+
+		wanted := len(b.files())
+		f.must(os.Remove(f.db("")))
+		os.Remove(f.db(".suspect"))
+		for i := range 2 {
+			b.log = new(journal)
+			b.start()
+			if got := b.s.Restored(); (i == 0) != strings.Contains(got, "is restored from its copy") {
+				t.Errorf("start %d says %q", i, got)
+			}
+			if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "missing from index") {
+				t.Errorf("it is shown as %q", got)
+			}
+			adopted(t, b.s)
+			if got := len(list(t, b.again("front"))); got != wanted {
+				t.Errorf("%d recordings, there were %d", got, wanted)
+			}
+			b.stop()
+		}
 		res, _, err := f.rebuild(RebuildConfig{})
 		if err != nil || res.Recordings != len(b.files()) {
 			t.Errorf("rebuild of %d files: %+v, %v", len(b.files()), res, err)
 		}
 		f.clean()
+	})
+}
+
+// What keeps a copy from the place of a damaged database keeps nobody from recording.
+func TestRestoreThatFailsCostsNoFootage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _, g := copied(t, dbtest.New(t), nil)
+		g.run.End("test")
+		f := &footage{T: t, dir: b.dir}
+		b.stop()
+		f.rot()
+		f.must(os.MkdirAll(f.db(".restoring/in the way"), 0o700))
+		f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
+		b.start()
+		g = newFeed(b.again("front").Begin(nil))
+		g.play(t, 3*time.Second)
+		g.run.End("test")
+		if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "missing from index") {
+			t.Errorf("it is shown as %q", got)
+		}
+		b.stop()
+		f.must(os.RemoveAll(f.db(".restoring")))
+		b.start()
+		if got := b.s.Restored(); !strings.Contains(got, "missing from index") || len(faults(b.s)) > 0 {
+			t.Errorf("it says %q, faults %q", got, faults(b.s))
+		}
+		adopted(t, b.s)
+		b.stop()
+		f.clean()
+	})
+}
+
+// A database that is damaged and older than its directory is brought up before a start
+// begins with it, so that the directory takes what is recorded.
+func TestDamagedDatabaseIsBroughtUpToItsDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		f.rot()
+		old := f.read(f.db(""))
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		for range 3 {
+			b.start()
+			g := newFeed(b.again("front").Begin(nil))
+			g.play(t, 3*time.Second)
+			g.run.End("test")
+			b.stop()
+		}
+		f.must(os.Remove(f.db("-wal")))
+		f.must(os.WriteFile(f.db(""), old, 0o600))
+		f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
+		b.start()
+		if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "missing from index") {
+			t.Errorf("it is shown as %q", got)
+		}
+		if n := b.s.OpenID(); n < 5 {
+			t.Errorf("the open has number %d, which another one had", n)
+		}
+		adopted(t, b.s)
+		if got := len(list(t, b.again("front"))); got != 9 {
+			t.Errorf("%d recordings, there were 9", got)
+		}
+		b.stop()
+	})
+}
+
+// A directory that comes late with a copy lets the process end for it once a day.
+func TestCopyThatComesLateIsGoneBackTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _, f := copied(t, dbtest.New(t), nil)
+		dir := b.s.dirs[0].dir
+		ends := func() bool {
+			b.s.copyCame(dir)
+			select {
+			case err := <-b.s.Fatal():
+				return strings.Contains(err.Error(), "a directory with a copy of it came")
+			default:
+				return false
+			}
+		}
+		for i, want := range []bool{false, true, false, true} {
+			switch i {
+			case 1:
+				b.s.damage.startsWith(errors.New("page 7"))
+			case 3:
+				time.Sleep(endEvery)
+			}
+			if got := ends(); got != want {
+				t.Errorf("time %d: it ends: %v", i, got)
+			}
+		}
+		b.end(f)
 	})
 }
 

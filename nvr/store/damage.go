@@ -43,7 +43,7 @@ type damage struct {
 	unread  time.Time     // since when its files cannot be read, or zero
 	told    time.Time     // when that was last seen
 	line    time.Time     // when the log last said so
-	cause   string        // for HealthChecks
+	cause   string        // for HealthChecks, as long as none is noted
 	noted   error         // what the next start is told of
 	copies  bool          // whether there may be a copy to go back to that is whole
 
@@ -52,12 +52,9 @@ type damage struct {
 
 func (d *damage) init() { d.copies, d.looks = true, make(chan struct{}, 1) }
 
-// startsWith takes what a start found damaged that it goes on with, as no copy is whole.
-func (d *damage) startsWith(found error) {
-	d.noted, d.cause, d.copies = found, causeOf(found), false
-}
-
-func causeOf(found error) string { return "the database is damaged: " + found.Error() }
+// startsWith takes what a start found damaged that it goes on with, as no copy takes
+// its place.
+func (d *damage) startsWith(found error) { d.noted, d.copies = found, false }
 
 // suspect takes an error that says that the database is damaged, from whoever
 // met it, and has that looked into: it waits for nothing. While the store opens
@@ -126,18 +123,38 @@ func (s *Store) unproven(met error) {
 	d.mu.Lock()
 	d.cause = "something of the database does not work, though nothing damaged is found in it: " + met.Error() + "; if that stays, run nvr rebuild"
 	d.mu.Unlock()
+	if s.mayEnd(met) {
+		s.poison(fmt.Errorf("the database does not work, and nothing explains it: %w", met))
+	}
+}
+
+// mayEnd reports whether the process may end for what the next start may not mend,
+// and notes that it does: once a day.
+func (s *Store) mayEnd(met error) bool {
 	now := media.TimeOf(s.now())
 	var last media.Time
 	if b, err := os.ReadFile(filepath.Join(s.cfg.Dir, unprovenName)); err == nil {
 		if _, err := fmt.Sscan(string(b), &last); err == nil && now >= last && now.Sub(last).Std() < endEvery {
-			return
+			return false
 		}
 	}
 	if err := s.leave(unprovenName, fmt.Sprintf("%d %v", now, met)); err != nil {
-		s.log.Error("recording goes on: a start anew might help, and nothing would bound how often", "err", err)
-		return
+		s.log.Error("a start anew might help, and nothing would bound how often: recording goes on", "err", err)
+		return false
 	}
-	s.poison(fmt.Errorf("the database does not work, and nothing explains it: %w", met))
+	return true
+}
+
+// copyCame is told of a directory that was not there at the start. Where that went on
+// with a damaged database, the next one may find the copy in it whole.
+func (s *Store) copyCame(dir sampledir.Dir) {
+	d := &s.damage
+	d.mu.Lock()
+	damage, none := d.noted, !d.copies
+	d.mu.Unlock()
+	if disk, ok := dir.(*sampledir.Disk); ok && damage != nil && none && len(disk.Backups()) > 0 && s.mayEnd(damage) {
+		s.poison(fmt.Errorf("database is damaged, and a directory with a copy of it came: %w", damage))
+	}
 }
 
 // judge looks at all of the database. damage says what is damaged, err why
@@ -185,6 +202,12 @@ func (s *Store) unreadable(ctx context.Context) (damage, err error) {
 	return nil, err
 }
 
+func (d *damage) isNoted() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.noted != nil
+}
+
 // tells reports whether it is time for a line about a database that cannot be read.
 func (d *damage) tells() bool {
 	d.mu.Lock()
@@ -201,16 +224,20 @@ func (d *damage) whole() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sound = 0
-	if d.noted == nil {
-		d.cause = ""
-	}
+	d.cause = ""
 }
 
 // fault says for HealthChecks what is wrong with the database.
 func (d *damage) fault() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.cause
+	switch {
+	case d.noted == nil:
+		return d.cause
+	case !d.copies:
+		return "the database is damaged, and no copy of it is whole: " + d.noted.Error() + "; run nvr rebuild"
+	}
+	return "the database is damaged: " + d.noted.Error()
 }
 
 // believe notes damage of the database. Where there is a copy to go back to the
@@ -263,7 +290,7 @@ func (s *Store) note(found error) bool {
 		d.mu.Unlock()
 		return true
 	}
-	d.noted, d.cause = found, causeOf(found)
+	d.noted = found
 	d.mu.Unlock()
 	if err := s.tellNext(found); err != nil {
 		d.mu.Lock()
@@ -283,17 +310,13 @@ func (s *Store) tellNext(found error) error {
 	return err
 }
 
-// leave makes a file for the next start. It is there, but may not outlast a power
-// cut, when only its sync fails.
+// leave makes a file for the next start, durable: the page cache is dropped before it.
 func (s *Store) leave(file, text string) error {
 	name := filepath.Join(s.cfg.Dir, file)
 	if err := os.WriteFile(name, []byte(text+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := errors.Join(syncFile(name), syncPath(s.cfg.Dir)); err != nil {
-		s.log.Error("the next start may not be told of the damage", "err", err)
-	}
-	return nil
+	return errors.Join(syncFile(name), syncPath(s.cfg.Dir))
 }
 
 // damageOf looks at all of a database and says what is damaged, nil when nothing

@@ -50,6 +50,8 @@ type candidate struct {
 	dir  *restoredDir // nil: file is a plain database
 	file string
 	b    sampledir.Backup
+
+	rotten error // what is damaged in it, when that is nevertheless to be used
 }
 
 // restoreIfLost restores the database from the newest good copy in the sample
@@ -57,8 +59,9 @@ type candidate struct {
 // it. A data directory that is new, and one that is well, are left as they are.
 // For the cost of a start it looks only where a start looks, and at all of it
 // when damage was seen before. That may take long, and it is said that it gets
-// further. Where no copy is whole, but a start can read what it needs, that goes on
-// with what is damaged: the footage is what counts, and can be rebuilt from.
+// further. Where no copy takes its place, but a start can read what it needs, the error
+// is a *beginsWith: the footage is what counts, and can be rebuilt from. A copy with
+// damaged indexes is taken before none, and is damage that the start goes on with.
 func (s *Store) restoreIfLost(ctx context.Context) error {
 	return db.AtWork(s.cfg.Progress, func() error { return s.restoreAtWork(ctx) })
 }
@@ -103,20 +106,21 @@ func (s *Store) restoreAtWork(ctx context.Context) error {
 	if len(candidates) > 0 {
 		removeOldDamaged(cfg.Dir)
 	}
+	var rotten []candidate
 	for _, c := range candidates {
-		kept, dropped, err := r.restore(ctx, c)
+		err := s.restoreFrom(ctx, r, c, why)
 		if err == nil {
 			os.Remove(filepath.Join(cfg.Dir, suspectName))
-			cfg.Log.Warn("database restored from a copy; what was recorded since comes in from the files", "cause", why,
-				"copy", c.file, "made", media.Time(c.b.Time), "kept", kept, "rows_without_files", dropped)
-			s.restored = fmt.Sprintf("the database was lost (%v) and is restored from its copy of %s: what was set since then is gone, recordings since then come in from their files, and everybody has to sign in again",
-				why, media.Time(c.b.Time).Std().UTC().Format("2006-01-02 15:04 MST"))
 			return nil
 		}
 		if ctx.Err() != nil || !errors.Is(err, errBadCopy) {
-			return fmt.Errorf("restore database %s from %s: %w", path, c.file, err)
+			return r.orGoOn(ctx, why, fmt.Errorf("restore database %s from %s: %w", path, c.file, err))
 		}
 		cfg.Log.Error("a copy of the database is not usable", "copy", c.file, "err", err)
+		if errors.Is(err, db.ErrRotten) {
+			c.rotten = err
+			rotten = append(rotten, c)
+		}
 	}
 	if own != nil {
 		lock.Close() // to be taken by who opens it
@@ -129,11 +133,52 @@ func (s *Store) restoreAtWork(ctx context.Context) error {
 		return nil
 	}
 	if r.loads {
-		cfg.Log.Error("the database is damaged, and no copy of it is whole: starting with it; run nvr rebuild -data "+cfg.Dir, "damage", why)
-		s.damage.startsWith(why)
-		return nil
+		lock.Close()
+		if older, last, err := r.older(ctx, path); last != nil && err == nil {
+			if _, err := r.update(ctx, path); err != nil {
+				return fmt.Errorf("%w: %s: %w, and %w: %w; run nvr rebuild -data %s", ErrDatabaseLost, path, why, older, err, cfg.Dir)
+			}
+		}
 	}
-	return fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir)
+	for _, c := range rotten {
+		if r.loads {
+			break // it is as good, and newer
+		}
+		if err := s.restoreFrom(ctx, r, c, why); err != nil {
+			return fmt.Errorf("restore database %s from %s: %w", path, c.file, err)
+		}
+		s.damage.startsWith(c.rotten)
+		return s.leave(suspectName, c.rotten.Error()) // the next start shows it, too
+	}
+	return r.orGoOn(ctx, why, fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir))
+}
+
+// restoreFrom restores a candidate and says so.
+func (s *Store) restoreFrom(ctx context.Context, r *restorer, c candidate, why error) error {
+	kept, dropped, err := r.restore(ctx, c)
+	if err != nil {
+		return err
+	}
+	s.log.Warn("database restored from a copy; what was recorded since comes in from the files", "cause", why,
+		"copy", c.file, "made", media.Time(c.b.Time), "kept", kept, "rows_without_files", dropped)
+	s.restored = fmt.Sprintf("the database was lost (%v) and is restored from its copy of %s: what was set since then is gone, recordings since then come in from their files, and everybody has to sign in again",
+		why, media.Time(c.b.Time).Std().UTC().Format("2006-01-02 15:04 MST"))
+	return nil
+}
+
+// beginsWith is that a database is damaged of which a start can read what it needs, and
+// why no copy took its place.
+type beginsWith struct{ damage, err error }
+
+func (e *beginsWith) Error() string { return e.err.Error() }
+func (e *beginsWith) Unwrap() error { return e.err }
+
+// orGoOn makes a beginsWith of an error of a restore, where the database is still there.
+func (r *restorer) orGoOn(ctx context.Context, damage, err error) error {
+	if !r.loads || ctx.Err() != nil || db.Poisoned(err) || errors.Is(err, ErrPoisoned) || !exists(filepath.Join(r.data, "db")) {
+		return err
+	}
+	return &beginsWith{damage, err}
 }
 
 // newer reports whether a copy was made after the last commit of a database whose
@@ -279,7 +324,13 @@ func Restore(ctx context.Context, data, from string, log *slog.Logger) (kept str
 	if len(r.dirs) == 0 {
 		return "", fmt.Errorf("%s has no sample directory that says whose it is", data)
 	}
-	kept, _, err = r.restore(ctx, candidate{file: from})
+	c := candidate{file: from}
+	kept, _, err = r.restore(ctx, c)
+	if errors.Is(err, db.ErrRotten) { // who gives it has no better one
+		log.Warn("the copy is damaged; run nvr rebuild when what it knows has been noted", "copy", from, "err", err)
+		c.rotten = err
+		kept, _, err = r.restore(ctx, c)
+	}
 	return kept, err
 }
 
@@ -327,7 +378,7 @@ func (r *restorer) restore(ctx context.Context, c candidate) (kept string, dropp
 		return "", 0, err
 	}
 	passed(r.at, "copied")
-	if _, err := db.Verify(ctx, path, r.uuid); err != nil {
+	if _, err := db.Verify(ctx, path, r.uuid); err != nil && (c.rotten == nil || !errors.Is(err, db.ErrRotten)) {
 		return "", 0, fmt.Errorf("%w: %w", errBadCopy, err)
 	}
 	r.progress()

@@ -218,6 +218,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err = s.restoreIfLost(ctx); (diskFull(err) || db.Full(err)) && s.ballast.release(err) {
 		err = s.restoreIfLost(ctx)
 	}
+	if with, ok := errors.AsType[*beginsWith](err); ok {
+		cfg.Log.Error("the database is damaged, and no copy takes its place: starting with it; run nvr rebuild -data "+cfg.Dir, "damage", with.damage, "err", with.err)
+		s.damage.startsWith(with.damage)
+		err = nil
+	}
 	if err != nil {
 		if db.Poisoned(err) && !errors.Is(err, ErrPoisoned) {
 			err = fmt.Errorf("%w: %w", ErrPoisoned, err)
@@ -334,7 +339,13 @@ func (s *Store) load(ctx context.Context) error {
 		}
 		st.takeOver(found)
 	}
-	return s.flush(ctx, "start")
+	if err = s.flush(ctx, "start"); db.Damaged(err) && !errors.Is(err, ErrPoisoned) {
+		// Which is looked into while it records.
+		s.log.Error("the start's flush failed; retrying in a minute", "err", err)
+		s.plan(nil, earlierPlan, time.Now().Add(flushRetry))
+		return nil
+	}
+	return err
 }
 
 // resume takes the ledger of a stream up where the database ends: since then
