@@ -261,15 +261,21 @@ var mutants = []mutant{{
 }, {
 	breaks: "a start that finds no whole copy ends, though it could go on",
 	file:   "nvr/store/restore.go",
-	old:    "\tif !r.loads || ctx",
-	new:    "\tif true || ctx",
+	old:    "case r.loads && exists(path):",
+	new:    "case false:",
 	test:   "TestDamageInAllCopiesCostsNoFootage",
 }, {
 	breaks: "a restore that fails ends a start that could go on",
 	file:   "nvr/store/restore.go",
-	old:    "return r.orGoOn(ctx, why, fmt.Errorf(\"restore database %s from %s: %w\", path, c.file, err))",
-	new:    "return fmt.Errorf(\"restore database %s from %s: %w\", path, c.file, err)",
+	old:    "case r.loads && exists(path):",
+	new:    "case r.loads && errors.Is(err, errBadCopy):",
 	test:   "TestRestoreThatFailsCostsNoFootage",
+}, {
+	breaks: "a copy that cannot be restored ends a start whose database is only older",
+	file:   "nvr/store/restore.go",
+	old:    "case own != nil && exists(path):",
+	new:    "case own != nil && errors.Is(err, errBadCopy):",
+	test:   "TestOlderDatabaseIsBroughtUpWhenItsCopyCannotBeRestored",
 }, {
 	breaks: "a copy that is better than none is left",
 	file:   "nvr/store/restore.go",

@@ -583,6 +583,39 @@ func TestRestoreThatFailsCostsNoFootage(t *testing.T) {
 	})
 }
 
+// A copy that is newer than the database and cannot be restored leaves it that.
+func TestOlderDatabaseIsBroughtUpWhenItsCopyCannotBeRestored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFootage(t)
+		old := f.read(f.db(""))
+		b := &bench{T: t, dir: f.dir, log: new(journal)}
+		b.start()
+		g := newFeed(b.again("front").Begin(nil))
+		g.play(t, backupFirst+time.Minute)
+		g.run.End("test")
+		want := len(list(t, b.again("front")))
+		b.stop()
+		f.must(os.Remove(f.db("-wal")))
+		f.must(os.WriteFile(f.db(""), old, 0o600))
+		f.must(os.MkdirAll(f.db(".restoring/in the way"), 0o700))
+		b.log = new(journal)
+		b.start()
+		if l := b.log.String(); !strings.Contains(l, "database was older than its sample directories") || b.s.Restored() == "" {
+			t.Errorf("it says %q", b.s.Restored())
+		}
+		if got := faults(b.s); len(got) > 0 {
+			t.Errorf("it is shown as %q", got)
+		}
+		adopted(t, b.s)
+		if got := len(list(t, b.again("front"))); got != want {
+			t.Errorf("%d recordings, there were %d", got, want)
+		}
+		b.stop()
+		f.must(os.RemoveAll(f.db(".restoring")))
+		f.clean()
+	})
+}
+
 // A database that is damaged and older than its directory is brought up before a start
 // begins with it, so that the directory takes what is recorded.
 func TestDamagedDatabaseIsBroughtUpToItsDirectory(t *testing.T) {

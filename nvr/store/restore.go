@@ -92,72 +92,94 @@ func (s *Store) restoreAtWork(ctx context.Context) error {
 		return err
 	}
 	defer func() { lock.Close() }()
-	var candidates []candidate
+	rotten, err := s.restoreNewest(ctx, r, r.candidates(own), why)
+	if err == nil || ctx.Err() != nil || db.Poisoned(err) || errors.Is(err, ErrPoisoned) {
+		return err
+	}
+	if own != nil || r.loads {
+		lock.Close() // to be taken by who opens it
+	}
+	switch {
+	case own != nil && exists(path):
+		return s.bringUp(ctx, r, why)
+	case r.loads && exists(path):
+		if older, last, err := r.older(ctx, path); last != nil && err == nil {
+			if err := s.bringUp(ctx, r, older); err != nil {
+				return err
+			}
+		}
+		return &beginsWith{why, err}
+	case !errors.Is(err, errBadCopy):
+		return err
+	}
+	if len(rotten) > 0 {
+		c := rotten[0]
+		if err := s.restoreFrom(ctx, r, c, why); err != nil {
+			return err
+		}
+		s.damage.startsWith(c.rotten)
+		return s.leave(suspectName, c.rotten.Error()) // the next start shows it, too
+	}
+	return fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir)
+}
+
+// candidates are the copies of the database, the newest first; only those newer than
+// own, unless that is nil.
+func (r *restorer) candidates(own *db.OpenRow) []candidate {
+	var all []candidate
 	for _, d := range r.dirs {
 		for _, b := range d.disk.Backups() {
 			if b.DatabaseUUID == r.uuid && (own == nil || newer(b, own)) {
-				candidates = append(candidates, candidate{dir: d, file: filepath.Join(d.path, b.Name), b: b})
+				all = append(all, candidate{dir: d, file: filepath.Join(d.path, b.Name), b: b})
 			}
 		}
 	}
-	slices.SortStableFunc(candidates, func(a, b candidate) int {
+	slices.SortStableFunc(all, func(a, b candidate) int {
 		return -cmp.Or(cmp.Compare(a.b.Open, b.b.Open), cmp.Compare(a.b.Time, b.b.Time))
 	})
-	if len(candidates) > 0 {
-		removeOldDamaged(cfg.Dir)
+	return all
+}
+
+// restoreNewest restores the newest candidate that is whole. It is errBadCopy when none
+// is; rotten are then those that are better than none.
+func (s *Store) restoreNewest(ctx context.Context, r *restorer, all []candidate, why error) (rotten []candidate, err error) {
+	if len(all) > 0 {
+		removeOldDamaged(r.data)
 	}
-	var rotten []candidate
-	for _, c := range candidates {
+	for _, c := range all {
 		err := s.restoreFrom(ctx, r, c, why)
 		if err == nil {
-			os.Remove(filepath.Join(cfg.Dir, suspectName))
-			return nil
+			os.Remove(filepath.Join(r.data, suspectName))
+			return nil, nil
 		}
 		if ctx.Err() != nil || !errors.Is(err, errBadCopy) {
-			return r.orGoOn(ctx, why, fmt.Errorf("restore database %s from %s: %w", path, c.file, err))
+			return nil, err
 		}
-		cfg.Log.Error("a copy of the database is not usable", "copy", c.file, "err", err)
+		r.log.Error("a copy of the database is not usable", "copy", c.file, "err", err)
 		if errors.Is(err, db.ErrRotten) {
 			c.rotten = err
 			rotten = append(rotten, c)
 		}
 	}
-	if own != nil {
-		lock.Close() // to be taken by who opens it
-		dropped, err := r.update(ctx, path)
-		if err != nil {
-			return fmt.Errorf("database %s: %w: %w", path, why, err)
-		}
-		cfg.Log.Warn("database was older than its sample directories; what was recorded since comes in from the files", "cause", why, "rows_without_files", dropped)
-		s.restored = fmt.Sprintf("the database had lost its newest part (%v): what was set then is gone, recordings come in from their files, and everybody has to sign in again", why)
-		return nil
+	return rotten, errBadCopy
+}
+
+// bringUp brings the database, which is older than its directories, up to them.
+func (s *Store) bringUp(ctx context.Context, r *restorer, why error) error {
+	dropped, err := r.update(ctx, filepath.Join(r.data, "db"))
+	if err != nil {
+		return fmt.Errorf("database in %s: %w: %w", r.data, why, err)
 	}
-	if r.loads {
-		lock.Close()
-		if older, last, err := r.older(ctx, path); last != nil && err == nil {
-			if _, err := r.update(ctx, path); err != nil {
-				return fmt.Errorf("%w: %s: %w, and %w: %w; run nvr rebuild -data %s", ErrDatabaseLost, path, why, older, err, cfg.Dir)
-			}
-		}
-	}
-	for _, c := range rotten {
-		if r.loads {
-			break // it is as good, and newer
-		}
-		if err := s.restoreFrom(ctx, r, c, why); err != nil {
-			return fmt.Errorf("restore database %s from %s: %w", path, c.file, err)
-		}
-		s.damage.startsWith(c.rotten)
-		return s.leave(suspectName, c.rotten.Error()) // the next start shows it, too
-	}
-	return r.orGoOn(ctx, why, fmt.Errorf("%w: %s: %w; the footage in %s is there, and no copy of the database is: run nvr rebuild -data %s", ErrDatabaseLost, path, why, r.dirs[0].path, cfg.Dir))
+	s.log.Warn("database was older than its sample directories; what was recorded since comes in from the files", "cause", why, "rows_without_files", dropped)
+	s.restored = fmt.Sprintf("the database had lost its newest part (%v): what was set then is gone, recordings come in from their files, and everybody has to sign in again", why)
+	return nil
 }
 
 // restoreFrom restores a candidate and says so.
 func (s *Store) restoreFrom(ctx context.Context, r *restorer, c candidate, why error) error {
 	kept, dropped, err := r.restore(ctx, c)
 	if err != nil {
-		return err
+		return fmt.Errorf("restore the database of %s from %s: %w", r.data, c.file, err)
 	}
 	s.log.Warn("database restored from a copy; what was recorded since comes in from the files", "cause", why,
 		"copy", c.file, "made", media.Time(c.b.Time), "kept", kept, "rows_without_files", dropped)
@@ -172,14 +194,6 @@ type beginsWith struct{ damage, err error }
 
 func (e *beginsWith) Error() string { return e.err.Error() }
 func (e *beginsWith) Unwrap() error { return e.err }
-
-// orGoOn makes a beginsWith of an error of a restore, where the database is still there.
-func (r *restorer) orGoOn(ctx context.Context, damage, err error) error {
-	if !r.loads || ctx.Err() != nil || db.Poisoned(err) || errors.Is(err, ErrPoisoned) || !exists(filepath.Join(r.data, "db")) {
-		return err
-	}
-	return &beginsWith{damage, err}
-}
 
 // newer reports whether a copy was made after the last commit of a database whose
 // last open this is.
