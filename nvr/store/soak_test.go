@@ -1109,6 +1109,7 @@ func (k *soak) day(n int) {
 			held += n
 		}
 	}
+	synctest.Wait() // those of the check end
 	running, _ := goroutines()
 	runtime.GC()
 	runtime.GC()
