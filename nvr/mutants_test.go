@@ -96,7 +96,7 @@ var mutants = []mutant{{
 	file:   "nvr/store/ring.go",
 	old:    "n = min(1, len(rec.taken))",
 	new:    "n = 0",
-	test:   "TestOnlyTheOldestGroupsFallOut/files_that_fail",
+	test:   "TestOnlyTheOldestGroupsFallOut/files_that_fail,_groups_of_25",
 }, {
 	breaks: "a missing database comes back only where the working directory is on its disk",
 	file:   "nvr/store/replace.go",
