@@ -446,7 +446,7 @@ var mutants = []mutant{{
 	file:   "nvr/store/rewrite.go",
 	old:    "if old.follows && old.start == m.ended {",
 	new:    "if m.ended = old.start; old.follows && old.start == m.ended {",
-	test:   "TestWhatIsWrittenAgainMovesNothingBehindAGap",
+	test:   "TestOnlyTheOldestGroupsFallOut",
 }, {
 	breaks: "a run that is read anew takes the next one with it",
 	file:   "nvr/store/rewrite.go",
@@ -464,13 +464,13 @@ var mutants = []mutant{{
 	file:   "nvr/store/directory.go",
 	old:    "\tfor _, w := range there {\n",
 	new:    "\tfor _, w := range written {\n",
-	test:   "TestFileBehindNumbersWithoutFilesIsFound",
+	test:   "TestNumbersWithoutFilesHoldUpNoStream",
 }, {
 	breaks: "a file that is not tried may exist",
 	file:   "nvr/store/directory.go",
 	old:    "\t\t\trec.inWork = n\n",
 	new:    "\t\t\trec.created, rec.inWork = true, n\n",
-	test:   "TestNumbersWithoutFilesHoldUpNoStream",
+	test:   "TestOnlyTheOldestGroupsFallOut",
 }, {
 	breaks: "a stream that is switched on owes nothing of before",
 	file:   "nvr/store/gap.go",
@@ -880,6 +880,7 @@ var mutants = []mutant{{
 	old:    "if !c.deletes {",
 	new:    "if true {",
 	test:   "TestDeletedCameraThatStaysHoldsUpNothing",
+	in:     "nvr/store",
 }, {
 	breaks: "a restore keeps rows of deleted streams whose files are gone",
 	file:   "nvr/store/restore.go",
@@ -1035,7 +1036,7 @@ var mutants = []mutant{{
 	breaks: "ages stay those of the clock that was not set",
 	file:   "nvr/store/clock.go",
 	old:    "\t\ts.ages.Store(past)\n",
-	new:    "",
+	new:    "\t\t_ = past\n",
 	test:   "TestAgeBehindASetClock",
 }, {
 	breaks: "the wall clock alone says how old a recording of this open is",
@@ -1119,7 +1120,7 @@ var mutants = []mutant{{
 	breaks: "a camera whose disk is away cannot be changed",
 	file:   "nvr/store/config.go",
 	old:    "fault != nil && (st == nil || st.dir != d) {",
-	new:    "fault != nil {",
+	new:    "fault != nil && (st == nil || true) {",
 	test:   "TestCameraIsChangedWhileItsDiskIsAway",
 }, {
 	breaks: "a database that is restored gets no ballast",
@@ -1591,12 +1592,14 @@ var mutants = []mutant{{
 	old:    "one := bytes.TrimSpace(b.Bytes())",
 	new:    "one := text",
 	test:   "TestPreferencesOfTheDialect",
+	in:     "nvr/web",
 }, {
 	breaks: "preferences too deep for the database end its change",
 	file:   "nvr/access/preferences.go",
 	old:    "if deeper(object, deepestPreference) {",
 	new:    "if false {",
 	test:   "TestPreferencesOfTheDialect",
+	in:     "nvr/web",
 }, {
 	breaks: "live video goes on when its session has ended",
 	file:   "nvr/web/caller.go",
@@ -1967,6 +1970,7 @@ var mutants = []mutant{{
 	old:    "err == nil && m.DirUUID != uuid {",
 	new:    "err == nil && m.DirUUID == \"\" {",
 	test:   "TestDirectoryIsAddedAgainWhileItGoes",
+	in:     "nvr/store",
 }, {
 	breaks: "a directory goes with streams in it",
 	file:   "nvr/store/dirs.go",
@@ -2172,10 +2176,13 @@ func (m *mutant) run(t *testing.T) error {
 			t.Logf("%s passes, time %d", m.test, seed)
 		}
 	}
+	panics := bytes.Contains(out, []byte("panic: ")) && bytes.Contains(out, []byte("."+m.test+".func")) // in a bubble
 	switch {
+	case bytes.Contains(out, []byte("no tests to run")):
+		return fmt.Errorf("there is no %s in %s", m.test, in)
 	case err == nil:
 		return fmt.Errorf("%s passes", m.test)
-	case !bytes.Contains(out, []byte("--- FAIL: "+m.test)):
+	case !panics && !bytes.Contains(out, []byte("--- FAIL: "+m.test)):
 		return fmt.Errorf("%s does not fail, something else does: %v\n%s", m.test, err, out)
 	}
 	return nil
@@ -2203,10 +2210,30 @@ func (m *mutant) lay(dir string) (overlay string, err error) {
 }
 
 // Every mutant fits the source as it is, which the ordinary run makes sure of.
+// Each stands in the source once, and there is the test that has to see it.
 func TestMutantsFitTheSource(t *testing.T) {
+	tests := map[string]string{} // by package
 	for _, m := range mutants {
 		if _, err := m.lay(t.TempDir()); err != nil {
 			t.Errorf("%s: %v", m.breaks, err)
+		}
+		test, _, _ := strings.Cut(m.test, "/")
+		in := cmp.Or(m.in, filepath.Dir(m.file))
+		if tests[in] == "" {
+			files, err := filepath.Glob(filepath.Join(root, in, "*_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				b, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tests[in] += string(b)
+			}
+		}
+		if !strings.Contains(tests[in], "\nfunc "+test+"(") {
+			t.Errorf("%s: there is no %s in %s", m.breaks, test, in)
 		}
 	}
 }
