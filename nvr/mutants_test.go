@@ -1264,7 +1264,7 @@ var mutants = []mutant{{
 	breaks: "the time of a restart is no gap",
 	file:   "nvr/store/store.go",
 	old:    "st.notes = []note{{cause: RecorderDown}}",
-	new:    "st.until = now",
+	new:    "st.until = s.wall()",
 	test:   "TestDaysOfFaults",
 }, {
 	breaks: "what is not committed yet takes no room",
@@ -1276,7 +1276,7 @@ var mutants = []mutant{{
 	breaks: "what was collected is remembered for ever",
 	file:   "nvr/store/directory.go",
 	old:    "\t\tdelete(d.held, id)\n",
-	new:    "\t\td.held[-id] = struct{}{}\n",
+	new:    "\t\td.held[-id] = time.Now()\n",
 	test:   "TestDaysOfFaults",
 }, {
 	breaks: "each recording has a sample entry of its own",

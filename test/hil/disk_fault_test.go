@@ -428,7 +428,7 @@ var restarted = []string{"disk_error", "recorder_down", "unknown", "unreachable"
 func TestMediaDiskWithoutGoodDataCostsNothing(t *testing.T) {
 	f := newFaulty(t)
 	f.breaks(func() {
-		f.vm.second.drive.Break(nbd.Fault{Ops: writes, From: f.vm.second.footage, Err: syscall.EIO})
+		f.vm.second.drive.Break(f.vm.second.footageFault())
 	})
 	f.showsFault()
 	f.goesOn(outage, onPerm)
@@ -445,16 +445,16 @@ func TestRecorderThatTrustsAFailedSyncIsCaught(t *testing.T) {
 		where   func(m *secondDisk) nbd.Fault
 		heals   bool
 	}{
-		{"data", trustSync, func(m *secondDisk) nbd.Fault { return nbd.Fault{From: m.footage} }, true},
-		{"journal", slices.Concat(trustSync, trustJournal), func(m *secondDisk) nbd.Fault { return nbd.Fault{From: m.journal, To: m.rest} }, false},
+		{"data", trustSync, (*secondDisk).footageFault, true},
+		{"journal", slices.Concat(trustSync, trustJournal), func(m *secondDisk) nbd.Fault {
+			return nbd.Fault{Ops: writes, From: m.journal, To: m.rest, Err: syscall.EIO}
+		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFaulty(t, c.mutants...)
 			f.betweenFiles()
 			f.breaks(func() {
-				fault := c.where(f.vm.second)
-				fault.Ops, fault.Err = writes, syscall.EIO
-				f.vm.second.drive.Break(fault)
+				f.vm.second.drive.Break(c.where(f.vm.second))
 			})
 			may := allowed{causes: []string{"disk_error"}}
 			if c.heals {

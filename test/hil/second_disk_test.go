@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"holdfast/test/hil/nbd"
@@ -72,6 +73,12 @@ func newSecondDisk(t *testing.T, dir string, size int64) *secondDisk {
 	// room, in front of the pieces.
 	m.footage = (32768 + 256) * 4096
 	return m
+}
+
+// footageFault is a fault of writes to what is in files. A file in very many pieces has
+// a block that says where among them: it begins with the magic number of such blocks.
+func (m *secondDisk) footageFault() nbd.Fault {
+	return nbd.Fault{Ops: writes, From: m.footage, Spares: []byte{0x0a, 0xf3}, Err: syscall.EIO}
 }
 
 // journal returns the first and the last block of an ext4's journal, which lies

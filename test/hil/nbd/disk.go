@@ -163,7 +163,7 @@ func (d *Disk) check(offset int64, length int) error {
 // ReadAt reads what was written last, durable or not. Offset and length must
 // be whole sectors.
 func (d *Disk) ReadAt(b []byte, offset int64) (int, error) {
-	if err := d.begin(Read, offset, len(b)); err != nil {
+	if err := d.begin(Read, offset, len(b), nil); err != nil {
 		return 0, err
 	}
 	d.mu.Lock()
@@ -188,7 +188,7 @@ func (d *Disk) ReadAt(b []byte, offset int64) (int, error) {
 // Write writes whole sectors. durable (FUA) puts them on the medium before it
 // returns; it says nothing about writes before it.
 func (d *Disk) Write(b []byte, offset int64, durable bool) error {
-	if err := d.begin(Write, offset, len(b)); err != nil {
+	if err := d.begin(Write, offset, len(b), b); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -217,7 +217,7 @@ func (d *Disk) WriteZeroes(offset int64, length int, durable bool) error {
 // Trim forgets what stands there: it reads as zeros, now and, after a cut,
 // perhaps. A long trim is ignored, as drives may.
 func (d *Disk) Trim(offset int64, length int) error {
-	if err := d.begin(Trim, offset, length); err != nil {
+	if err := d.begin(Trim, offset, length, nil); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -260,7 +260,7 @@ func (d *Disk) through(b []byte, offset int64) error {
 
 // Flush makes all durable that was written before.
 func (d *Disk) Flush() error {
-	if err := d.begin(Flush, 0, 0); err != nil {
+	if err := d.begin(Flush, 0, 0, nil); err != nil {
 		return err
 	}
 	d.mu.Lock()

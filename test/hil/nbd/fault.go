@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"time"
@@ -19,6 +20,8 @@ type Fault struct {
 	// it; 0 is the end of the disk. A flush is of no piece: it meets a fault that
 	// names it, or one of the whole disk that names nothing.
 	From, To int64
+	// Spares is how data begins whose write does not meet it; empty: none.
+	Spares []byte
 	// Delay is how long they take before anything else. Heal and a cut end it.
 	Delay time.Duration
 	// Err is the answer; what was asked is not done. Nil: it is done.
@@ -31,7 +34,10 @@ type Fault struct {
 }
 
 // touches reports whether a request meets the fault.
-func (f *Fault) touches(op Op, offset int64, length int) bool {
+func (f *Fault) touches(op Op, offset int64, length int, data []byte) bool {
+	if len(f.Spares) > 0 && bytes.HasPrefix(data, f.Spares) {
+		return false
+	}
 	if len(f.Ops) > 0 && !slices.Contains(f.Ops, op) {
 		return false
 	}
@@ -60,13 +66,13 @@ func (d *Disk) Heal() {
 }
 
 // begin lets a request meet the faults of its piece: their delays add up, and
-// the first that has one gives the answer.
-func (d *Disk) begin(op Op, offset int64, length int) (err error) {
+// the first that has one gives the answer. data is what is to be written.
+func (d *Disk) begin(op Op, offset int64, length int, data []byte) (err error) {
 	d.mu.Lock()
 	var wait time.Duration
 	met := false
 	for i, f := range d.faults {
-		if f == nil || !f.touches(op, offset, length) {
+		if f == nil || !f.touches(op, offset, length, data) {
 			continue
 		}
 		met = true

@@ -61,6 +61,8 @@ func TestFaultMeetsItsPieceAndKinds(t *testing.T) {
 		{"reads and flushes", nbd.Fault{Err: syscall.EIO, From: 3 * s, Ops: []nbd.Op{nbd.Read, nbd.Flush}}, "...e", "....", "....", "e", 2},
 		{"the first two", nbd.Fault{Err: syscall.EIO, Times: 2}, "ee..", "....", "....", ".", 2},
 		{"dropped", nbd.Fault{Drop: true, Ops: []nbd.Op{nbd.Trim}}, "....", "....", "dddd", ".", 4},
+		{"all but what begins so", nbd.Fault{Err: syscall.EIO, Spares: []byte("xx")}, "eeee", "....", "eeee", "e", 9},
+		{"what begins otherwise", nbd.Fault{Err: syscall.EIO, Spares: []byte("xy")}, "eeee", "eeee", "eeee", "e", 13},
 		{"counted", nbd.Fault{}, "....", "....", "....", ".", 13},
 	} {
 		t.Run(c.name, func(t *testing.T) {
