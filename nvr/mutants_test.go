@@ -1853,7 +1853,7 @@ var mutants = []mutant{{
 	breaks: "the log keeps passwords in clear",
 	file:   "nvr/db/overwrite.go",
 	old:    "if err := overwriteLog(d.path+\"-wal\", at); err != nil {",
-	new:    "if err := error(nil); err != nil {",
+	new:    "if _, err := at, error(nil); err != nil {",
 	test:   "TestUpgradeOverwritesPasswordsInClear",
 }, {
 	breaks: "the log is overwritten at once, header and frames",
