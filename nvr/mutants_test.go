@@ -2036,7 +2036,7 @@ var mutants = []mutant{{
 	file:   "nvr/web/web.go",
 	old:    "err = callerOf(r).refused",
 	new:    "err = nil",
-	test:   "TestPublicPathsAnswerWhateverTheToken",
+	test:   "TestUsersBesideEverybody",
 }, {
 	breaks: "long lists have no bound together",
 	file:   "nvr/web/share.go",

@@ -1227,6 +1227,9 @@ func TestUsersBesideEverybody(t *testing.T) {
 	if a := g.send("", "GET", "/api/", ""); a.status != 200 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	if a := g.send("", "GET", "/api/", "", "Authorization", "Bearer hft_wrong"); a.status != 401 {
+		t.Errorf("with a token that lets nobody in: %d %s", a.status, a.body)
+	}
 	if a := g.send("", "GET", "/api/?cameraConfigs=true", ""); a.status != 403 || !strings.Contains(string(a.body), "-allow-anonymous admin") {
 		t.Errorf("without users: %d %s", a.status, a.body)
 	}
