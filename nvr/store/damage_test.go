@@ -232,6 +232,7 @@ func TestDamageThatNoCheckFindsEndsTheProcessOnce(t *testing.T) {
 		met := errors.New("malformed")
 		meet := func(want bool) {
 			t.Helper()
+			synctest.Wait() // no flush ends in between
 			b.s.look(t.Context(), met)
 			select {
 			case err := <-b.s.Fatal():
