@@ -594,7 +594,7 @@ func TestFilesOfADeletedCameraDoNotComeBack(t *testing.T) {
 			from := f.Console().here()
 			for _, camera := range top.Cameras {
 				if camera.ShortName == onMedia {
-					if err := f.do("DELETE", "/api/cameras/"+camera.UUID, nil, nil); err != nil {
+					if err := f.do("DELETE", "/api/cameras/"+camera.UUID+"/", nil, nil); err != nil {
 						t.Fatal(err)
 					}
 				}
