@@ -616,23 +616,31 @@ func TestOlderDatabaseIsBroughtUpWhenItsCopyCannotBeRestored(t *testing.T) {
 	})
 }
 
+// older records under three opens more, and puts the database of before back.
+func (f *footage) older() *bench {
+	f.Helper()
+	f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
+	old := f.read(f.db(""))
+	b := &bench{T: f.T, dir: f.dir, log: new(journal)}
+	for range 3 {
+		b.start()
+		g := newFeed(b.again("front").Begin(nil))
+		g.play(f.T, 3*time.Second)
+		g.run.End("test")
+		b.stop()
+	}
+	f.must(os.Remove(f.db("-wal")))
+	f.must(os.WriteFile(f.db(""), old, 0o600))
+	return b
+}
+
 // A database that is damaged and older than its directory is brought up before a start
 // begins with it, so that the directory takes what is recorded.
 func TestDamagedDatabaseIsBroughtUpToItsDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFootage(t)
 		f.rot()
-		old := f.read(f.db(""))
-		b := &bench{T: t, dir: f.dir, log: new(journal)}
-		for range 3 {
-			b.start()
-			g := newFeed(b.again("front").Begin(nil))
-			g.play(t, 3*time.Second)
-			g.run.End("test")
-			b.stop()
-		}
-		f.must(os.Remove(f.db("-wal")))
-		f.must(os.WriteFile(f.db(""), old, 0o600))
+		b := f.older()
 		f.must(os.WriteFile(f.db(".suspect"), nil, 0o600))
 		b.start()
 		if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "missing from index") {
@@ -941,18 +949,7 @@ func TestDatabaseOlderThanItsDirectoryIsBroughtUp(t *testing.T) {
 func TestDirectoryThatComesNewerThanItsDatabaseIsNotTouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFootage(t)
-		f.sql(`PRAGMA wal_checkpoint(TRUNCATE)`)
-		old := f.read(f.db(""))
-		b := &bench{T: t, dir: f.dir, log: new(journal)}
-		for range 3 {
-			b.start()
-			g := newFeed(b.again("front").Begin(nil))
-			g.play(t, 3*time.Second)
-			g.run.End("test")
-			b.stop()
-		}
-		f.must(os.Remove(f.db("-wal")))
-		f.must(os.WriteFile(f.db(""), old, 0o600))
+		b := f.older()
 		away, here := filepath.Join(f.dir, "away"), filepath.Join(f.dir, "sample")
 		f.must(os.Rename(here, away))
 		b.start()

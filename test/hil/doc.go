@@ -29,11 +29,11 @@
 // several times slower than the machines that it stands for. Times that the lab
 // prints are of the host it ran on, which should do nothing else meanwhile.
 //
-// Of some hundred starts one ends in the kernel's "Oops: int3" at an instruction that
-// is whole again in the dump: the other processor had just patched it (a static key
-// of the network), and the emulator ran a breakpoint of before. The kernel panics, and
-// the device comes up by itself 20 s later; cutting.again allows that once in a hundred
-// starts and shows the console.
+// One of hundreds of starts ended in the kernel's "Oops: int3" at an instruction that is
+// whole again in the dump: it seems that the other processor had just patched it (a
+// static key of the network), and that the emulator ran a breakpoint of before. The
+// kernel panics then, and the device comes up by itself; cutting.again allows that once
+// in a hundred starts and shows the console.
 //
 // What the lab cannot see: the loader and the firmware of a Raspberry Pi, its
 // watchdog, SD cards that wear or lie, real drives' way of losing a cache. Until
