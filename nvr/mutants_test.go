@@ -309,6 +309,12 @@ var mutants = []mutant{{
 	new:    "none := false",
 	test:   "TestDamageInAllCopiesCostsNoFootage",
 }, {
+	breaks: "a damaged database is copied again and again",
+	file:   "nvr/store/backup.go",
+	old:    "if !ok || s.damage.isNoted() {",
+	new:    "if !ok {",
+	test:   "TestDamageInAllCopiesCostsNoFootage",
+}, {
 	breaks: "a restore drops what an old copy of a directory lacks",
 	file:   "nvr/store/restore.go",
 	old:    "if oldCopy(k.meta, row) {",

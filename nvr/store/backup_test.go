@@ -518,6 +518,9 @@ func TestDamageInAllCopiesCostsNoFootage(t *testing.T) {
 			if got := faults(b.s); len(got) != 1 || !strings.Contains(got[0], "missing from index") {
 				t.Errorf("it is shown as %q", got)
 			}
+			if strings.Contains(b.log.String(), "database is not backed up") {
+				t.Error("a damaged database is copied")
+			}
 			g.run.End("test")
 			b.stop()
 		}
