@@ -638,11 +638,12 @@ func TestNameThatDoesNotAnswerHoldsUpNoStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk, files, at, _ := left(t, 400)
 		l := bear(t, disk, files, at)
-		ill, reads := db.CompositeID(1, 399), 0
+		var ill, reads atomic.Int64 // the stream goes on asking in the background
+		ill.Store(db.CompositeID(1, 399))
 		l.hook = func(cfg *Config) {
 			cfg.openDir = func(string) (sampledir.Dir, error) {
-				return &hooked{Dir: l.disk.Reopen(), recover: func(int64) error { reads++; return nil }, open: func(id int64) error {
-					if id == ill {
+				return &hooked{Dir: l.disk.Reopen(), recover: func(int64) error { reads.Add(1); return nil }, open: func(id int64) error {
+					if id == ill.Load() {
 						return syscall.EIO
 					}
 					return nil
@@ -651,15 +652,15 @@ func TestNameThatDoesNotAnswerHoldsUpNoStart(t *testing.T) {
 			cfg.beside = besideLimits{few: 8, part: 32, rows: 128, pause: time.Hour}
 		}
 		l.mustOpen()
-		if reads > 20 {
-			t.Errorf("the start reads %d of %d files", reads, len(disk.Files))
+		if n := reads.Load(); n > 20 {
+			t.Errorf("the start reads %d of %d files", n, len(disk.Files))
 		}
 		for _, st := range l.s.Load().allStreams() {
 			if err := st.Unavailable(); (st.id == 1) != errors.Is(err, syscall.EIO) {
 				t.Errorf("stream %d is %v", st.id, err)
 			}
 		}
-		ill = 0
+		ill.Store(0)
 		if err := l.close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
