@@ -521,19 +521,19 @@ var mutants = []mutant{{
 	test:   "TestLateDirectoryIsTriedAgainFromItsFirstFile",
 }, {
 	breaks: "the start lists its directories",
-	file:   "nvr/store/store.go",
+	file:   "nvr/store/identity.go",
 	old:    "\tm, err := disk.ReadMeta()\n\tswitch {\n\tcase row.LastCompleteOpen == 0 &&",
 	new:    "\tdisk.Foreign()\n\tm, err := disk.ReadMeta()\n\tswitch {\n\tcase row.LastCompleteOpen == 0 &&",
 	test:   "TestStartListsNoDirectory",
 }, {
 	breaks: "a directory of another installation is used",
-	file:   "nvr/store/store.go",
+	file:   "nvr/store/identity.go",
 	old:    "\tcase err != nil:\n\tcase m.DatabaseUUID != s.db.UUID():\n\t\terr = fmt.Errorf(\"sample directory %s belongs",
 	new:    "\tcase err != nil:\n\tcase m.CompleteOpen != 0:\n\tcase m.DatabaseUUID != s.db.UUID():\n\t\terr = fmt.Errorf(\"sample directory %s belongs",
 	test:   "TestForeignDirectoryIsNotWrittenTo",
 }, {
 	breaks: "a mount point is used while its disk is away",
-	file:   "nvr/store/store.go",
+	file:   "nvr/store/identity.go",
 	old:    "case row.LastCompleteOpen == 0 && (errors.Is(err",
 	new:    "case row.LastCompleteOpen >= 0 && (errors.Is(err",
 	test:   "TestForeignDirectoryIsNotWrittenTo",
@@ -1286,7 +1286,7 @@ var mutants = []mutant{{
 	test:   "TestDaysOfFaults",
 }, {
 	breaks: "each recording has a sample entry of its own",
-	file:   "nvr/store/store.go",
+	file:   "nvr/store/entries.go",
 	old:    "if k.Equal(e) {",
 	new:    "if k.Equal(e) && e.Kind < 0 {",
 	test:   "TestDaysOfFaults",
@@ -2021,7 +2021,7 @@ var mutants = []mutant{{
 	test:   "TestDirectoryThatComesWaitsForNoCommit",
 }, {
 	breaks: "a new directory that the database does not call open counts as usable",
-	file:   "nvr/store/store.go",
+	file:   "nvr/store/identity.go",
 	old:    "\t\tfor d := range metas {\n\t\t\td.refuse(err)\n\t\t}\n",
 	new:    "",
 	test:   "TestDirectoryComesThoughTheDatabaseFails",
