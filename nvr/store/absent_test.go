@@ -741,6 +741,8 @@ func TestDirectoryThatComesWaitsForNoCommit(t *testing.T) {
 	if err := os.Rename(path+"-away", path); d.fault() == nil || err != nil {
 		t.Fatalf("it is not away: %v", err)
 	}
+	d.stop()
+	<-d.ended         // the goroutine below is its own now
 	s.flushing.Lock() // a commit goes on and on
 	arrived := make(chan struct{})
 	go func() {

@@ -63,9 +63,10 @@ func (sc *scenario) run(t *testing.T, seed uint64) *crash {
 			l.mustOpen()
 			sc.prepare(l)
 			l.note()
-			m, log := l.moments[len(l.moments)-1], l.disk.Log()
+			moments, log := l.soFar(), l.disk.Log()
+			m := moments[len(moments)-1]
 			if sc.kill {
-				m = begun(l.moments, log)
+				m = begun(moments, log)
 			}
 			disk := l.disk.Fork(m.ops)
 			if !sc.kill {
@@ -279,7 +280,7 @@ var scenarios = []scenario{
 		}
 		const header = 32 // of the log; it is overwritten first, and alone
 		var old, kept, making, headless int
-		for _, m := range l.moments {
+		for _, m := range l.soFar() {
 			if m.db != nil && len(m.db.wal) > header && bytes.Count(m.db.wal[:header], []byte{0}) == header && bytes.Count(m.db.wal, []byte{0}) < len(m.db.wal) {
 				headless++
 			}

@@ -308,6 +308,13 @@ func (l *life) note() {
 	l.moments = append(l.moments, m)
 }
 
+// soFar are the moments of a life that may still note more.
+func (l *life) soFar() []*moment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.moments
+}
+
 // version1 is the database as the first version of the program would have it.
 func (f *dbFiles) version1(t *testing.T) *dbFiles {
 	l := bear(t, sampledirtest.State{}, f, time.Time{})

@@ -305,14 +305,12 @@ func TestStartThatMeetsDamageProvesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, f := copied(t, dbtest.New(t), nil)
 		f.run.End("test")
-		run := b.s.run
-		b.s.run = nil // as while it opens
-		b.s.suspect(errors.New("malformed"))
-		b.s.run = run
+		opening := &Store{cfg: b.s.cfg, log: b.s.log} // it runs no goroutines yet
+		opening.suspect(errors.New("malformed"))
 		if _, err := os.Stat(filepath.Join(b.dir, suspectName)); err != nil {
 			t.Error(err)
 		}
-		if got := faults(b.s); len(got) > 0 {
+		if got := opening.damage.noted; got != nil {
 			t.Errorf("it is shown as %q", got)
 		}
 	})

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,9 +206,9 @@ func TestDatabaseThatRefusesIsShown(t *testing.T) {
 }
 
 func TestOpeningReportsProgress(t *testing.T) {
-	n := 0
-	newBench(t, func(cfg *Config) { cfg.Progress = func() { n++ } })
-	if n == 0 {
+	var n atomic.Int64
+	newBench(t, func(cfg *Config) { cfg.Progress = func() { n.Add(1) } })
+	if n.Load() == 0 {
 		t.Error("no progress was reported")
 	}
 }
