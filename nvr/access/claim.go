@@ -78,7 +78,9 @@ func (a *Access) openClaim(damaged bool) {
 			a.log.Warn("the claim code is on the console and in no file", "path", a.cfg.ClaimFile, "cause", err)
 		}
 	}
+	c.mu.Lock() // over reads timer
 	c.timer = time.AfterFunc(ClaimTime, func() { c.over(a) })
+	c.mu.Unlock()
 	a.claim = c
 }
 

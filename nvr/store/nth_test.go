@@ -31,6 +31,7 @@ func torn(t *testing.T) (st sampledirtest.State, files *dbFiles, at time.Time, k
 		var taken atomic.Bool
 		// In the middle of a step, and of no flush: each stream has something
 		// durable without a row.
+		synctest.Wait() // no step is under way, which would read Before
 		l.disk.Before = func() {
 			s := l.s.Load()
 			if taken.Load() || s == nil || !s.flushing.TryLock() {

@@ -261,6 +261,7 @@ func TestEndThatFallsOutIsCountedOutOfThoseBehind(t *testing.T) {
 		l.capacity(4 << 10)
 		f.play(l, 3*time.Minute)
 
+		synctest.Wait() // no step is under way, which would read RingBytes
 		st.mu.Lock()
 		i := slices.IndexFunc(st.recent, func(r *recording) bool { return !r.settled && r.run == f.run })
 		rec, behind := st.recent[i], st.recent[i+1:]

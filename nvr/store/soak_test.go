@@ -699,7 +699,7 @@ func (k *soak) rows(st *Stream) (all []soakPiece) {
 func (k *soak) know() {
 	rows := 0
 	for _, st := range k.s.allStreams() {
-		if st.dir.unavailable != nil {
+		if st.dir.fault() != nil {
 			continue // what it had may come back with its disk
 		}
 		k.known[st.id], k.least[st.id] = k.rows(st), st.settings().RetainBytes
@@ -716,7 +716,7 @@ func (k *soak) know() {
 func (k *soak) compare() {
 	k.Helper()
 	for _, st := range k.s.allStreams() {
-		if st.dir.unavailable != nil {
+		if st.dir.fault() != nil {
 			continue
 		}
 		is := k.rows(st)
