@@ -102,8 +102,8 @@ func TestWhatAFullDiskTookIsDurable(t *testing.T) {
 		b := newBench(t, small(disk, 64*mb))
 		st := b.camera("front", 0, 3600)
 		f := newFeed(st.Begin(nil))
-		f.size = 8 << 10 // 80 KiB/s
-		f.play(t, 5*time.Second)
+		f.size = 8 << 10                 // 80 KiB/s
+		f.play(t, 5500*time.Millisecond) // between two steps of the directory, as all that follows
 		before := st.Info().Watermark
 		disk.Fail(sampledirtest.Append, 1, -1, syscall.ENOSPC)
 		f.play(t, 20*time.Second)

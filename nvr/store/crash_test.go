@@ -107,12 +107,19 @@ type dbFiles struct {
 // copyNames are those of the copies that an upgrade from version 1 makes.
 var copyNames = [2]string{".v1", ".v1.new"}
 
+const shm = "/dev/shm"
+
+// memoryHasRoom is the same for all of a process: what is moved stays on one disk.
+var memoryHasRoom = sync.OnceValue(func() bool {
+	const room = 2 << 30 // far above the floor
+	var fs syscall.Statfs_t
+	return syscall.Statfs(shm, &fs) == nil && int64(fs.Bavail)*fs.Bsize >= room
+})
+
 // inMemory makes a directory that needs no disk, where there is one with room: a
 // sync costs nothing there, and what survives a power cut is what the test says.
 func inMemory(t testing.TB) string {
-	const shm, room = "/dev/shm", 2 << 30 // far above the floor
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(shm, &fs); err != nil || int64(fs.Bavail)*fs.Bsize < room {
+	if !memoryHasRoom() {
 		return t.TempDir()
 	}
 	dir, err := os.MkdirTemp(shm, "nvr-store-test")

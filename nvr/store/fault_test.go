@@ -458,8 +458,8 @@ func TestCloseKeepsItsContext(t *testing.T) {
 	go func() { done <- s.Close(ctx) }()
 	select {
 	case <-done:
-	case <-time.After(3 * time.Second):
-		t.Error("Close did not return though its context ended 2.7 s ago")
+	case <-time.After(time.Minute):
+		t.Error("Close did not return though its context ended a minute ago")
 	}
 	s.flushing.Unlock()
 	b.s = nil

@@ -35,18 +35,18 @@ func laps(d *device, cameras *cameratest.Server, streams int, add func()) []lap 
 		{"process 1 in memory", "holdfast: locked in memory"},
 		{"recorder ready", "holdfast: nvr ready"},
 	} {
-		l, _ := d.say(from, step.text, 60*time.Second)
+		l, _ := d.say(from, step.text, started)
 		reached(step.what, l.at)
 	}
-	l, _ := d.say(from, "holdfast: address ", 60*time.Second)
+	l, _ := d.say(from, "holdfast: address ", started)
 	reached("network", l.at)
-	d.until("serve", 30*time.Second, func() error { _, err := d.top(); return err })
+	d.until("serve", started, func() error { _, err := d.top(); return err })
 	reached("HTTP", time.Now())
 	if add != nil {
 		add()
 		reached("cameras configured", time.Now())
 	}
-	d.waitRecording(streams, 60*time.Second)
+	d.waitRecording(streams, started)
 	durable := time.Now()
 	first := durable
 	for _, p := range cameras.Paths() {
@@ -67,7 +67,7 @@ func TestStartStuckInTheEmulatorIsMadeAgain(t *testing.T) {
 			continue
 		}
 		v := newVM(t, machine{lane: lanes[0], image: image(t, "amd64"), stuck: stuck})
-		v.silence = 20 * time.Second
+		v.silence = 40 * time.Second // a start that is well never is as silent
 		if err := v.PowerOn(); (err == nil) != (stuck == 1) {
 			t.Errorf("%d starts stuck: %v", stuck, err)
 		}

@@ -154,14 +154,14 @@ func newCutting(t *testing.T, m machine, seed uint64) *cutting {
 func (c *cutting) begin() {
 	c.t.Helper()
 	c.dev.powerOn()
-	c.dev.until("serve", 60*time.Second, func() error { _, err := c.dev.top(); return err })
+	c.dev.until("serve", started, func() error { _, err := c.dev.top(); return err })
 	c.dev.addCamerasAt(c.cameras, cutCameras, func(int) string {
 		if c.vm.second == nil {
 			return ""
 		}
 		return mediaSamples
 	})
-	c.dev.waitRecording(2*cutCameras, 60*time.Second)
+	c.dev.waitRecording(2*cutCameras, started)
 }
 
 // drives are the disks of the machine. The recordings are on the last one.
@@ -385,7 +385,7 @@ func (c *cutting) again() error {
 		c.t.Fatal(err)
 	}
 	record := func() error {
-		return try(60*time.Second, func() error { return c.dev.recording(0, 2*cutCameras) })
+		return try(started, func() error { return c.dev.recording(0, 2*cutCameras) })
 	}
 	err := record()
 	reset := c.dev.Console().count(from, "holdfast: init") > 1

@@ -445,15 +445,15 @@ func TestProofReadsFilesAndDatabase(t *testing.T) {
 	b := &hostBench{t: t, binary: binary, data: data, address: freePort(t)}
 	d := newDevice(t, b)
 	d.powerOn()
-	d.until("serve", 20*time.Second, func() error { _, err := d.top(); return err })
+	d.until("serve", started, func() error { _, err := d.top(); return err })
 	d.addCameras(cameras, 1)
-	d.waitRecording(2, 20*time.Second)
+	d.waitRecording(2, started)
 	if _, err := d.PowerCut(nbd.Cut{}); err != nil {
 		t.Fatal(err)
 	}
 	// The second start gives the recordings of the first their rows.
 	d.powerOn()
-	d.waitRecording(2, 20*time.Second)
+	d.waitRecording(2, started)
 	if _, err := d.PowerCut(nbd.Cut{}); err != nil {
 		t.Fatal(err)
 	}

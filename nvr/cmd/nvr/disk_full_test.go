@@ -26,6 +26,7 @@ func TestFullDiskIsNamedAndLosesNothing(t *testing.T) {
 	if out, code := nvrCommand(t, "config", "import", config, "-data", data); code != 0 {
 		t.Fatal(out)
 	}
+	machine := watchStalls(t, t.TempDir())
 	p := start(t, "run", "-data", data, "-http", "127.0.0.1:0", "-allow-anonymous", "view")
 	address := p.address()
 	waitRecording(t, address, 2)
@@ -42,16 +43,17 @@ func TestFullDiskIsNamedAndLosesNothing(t *testing.T) {
 	}
 	waitDirError(t, address, func(s string) bool { return s == "" })
 	<-time.After(3 * time.Second)
-	sent := cams.Frame("1/main")
-	if d := p.terminate(); d > 20*time.Second {
+	sent, at := cams.Frame("1/main"), time.Now()
+	if d := p.terminate(); d > time.Minute {
 		t.Errorf("a clean stop took %v", d)
 	}
+	behind := machine.frames(at)
 	for name, st := range recorded(t, data, cams) {
 		if gaps := st.Gaps(); len(gaps) > 0 {
 			t.Errorf("%s: %d frames are missing after frame %d", name, gaps[0].Missing, gaps[0].After.Frame)
 		}
-		if last := st.Frames[len(st.Frames)-1].Frame; name == "1 main" && last+2 < sent {
-			t.Errorf("%s: the last frame is %d, sent were %d", name, last, sent)
+		if last := st.Frames[len(st.Frames)-1].Frame; name == "1 main" && last+behind < sent {
+			t.Errorf("%s: the last frame is %d, sent were %d; it may be %d behind", name, last, sent, behind)
 		}
 	}
 

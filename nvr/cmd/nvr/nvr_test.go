@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -34,6 +35,7 @@ import (
 const asNVR = "HOLDFAST_TEST_RUN_AS_NVR"
 
 func TestMain(m *testing.M) {
+	stopStore = time.Minute // a machine may stall, and a clean stop is held to exit code 0
 	switch os.Getenv(asNVR) {
 	case "":
 	case "panic":
@@ -244,7 +246,7 @@ func nvrCommand(t *testing.T, args ...string) (out string, code int) {
 // nvrIn runs a command in a directory.
 func nvrIn(t *testing.T, dir string, args ...string) (out string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Dir = dir
@@ -375,6 +377,12 @@ func (s *stalls) within(d time.Duration) (late time.Duration) {
 	return late
 }
 
+// frames is how many of 30 a second a recorder may be behind its cameras at a
+// moment: two, and what came while this machine did nothing for anybody.
+func (s *stalls) frames(at time.Time) uint64 {
+	return 2 + uint64(math.Ceil(30*s.within(time.Since(at)+5*time.Second).Seconds()))
+}
+
 // The recorder is killed at ten random moments while two cameras run. Each
 // start after that lists and plays everything, and no more than two seconds of
 // a stream are missing between what it was recording and what was sent when it
@@ -490,16 +498,18 @@ func TestTwoRealMinutesAreRecordedWhole(t *testing.T) {
 	if out, code := nvrCommand(t, "config", "import", config, "-data", data); code != 0 {
 		t.Fatal(out)
 	}
+	machine := watchStalls(t, t.TempDir())
 	p := start(t, "run", "-data", data, "-http", "127.0.0.1:0", "-allow-anonymous", "view")
 	waitRecording(t, p.address(), 6)
 	<-time.After(2 * time.Minute)
-	sent := make(map[string]uint64)
+	sent, at := make(map[string]uint64), time.Now()
 	for _, path := range cams.Paths() {
 		sent[path] = cams.Frame(path)
 	}
-	if d := p.terminate(); d > 20*time.Second {
+	if d := p.terminate(); d > time.Minute {
 		t.Errorf("a clean stop took %v", d)
 	}
+	behind := machine.frames(at)
 	streams := recorded(t, data, cams)
 	for name, st := range streams {
 		if gaps := st.Gaps(); len(gaps) > 0 {
@@ -512,8 +522,8 @@ func TestTwoRealMinutesAreRecordedWhole(t *testing.T) {
 		if d := last.At.Sub(first.At).Std(); d < 119*time.Second {
 			t.Errorf("%s: %v recorded", name, d)
 		}
-		if path := strings.Replace(name, " ", "/", 1); last.Frame+2 < sent[path] {
-			t.Errorf("%s: the last frame is %d, sent were %d", name, last.Frame, sent[path])
+		if path := strings.Replace(name, " ", "/", 1); last.Frame+behind < sent[path] {
+			t.Errorf("%s: the last frame is %d, sent were %d; it may be %d behind", name, last.Frame, sent[path], behind)
 		}
 		if st.Files < 2 || st.Torn != 0 || st.Sounds == 0 && cams.Fixture(strings.Replace(name, " ", "/", 1)).HasSound() {
 			t.Errorf("%s: %d files, %d torn bytes, %d sounds", name, st.Files, st.Torn, st.Sounds)

@@ -157,10 +157,9 @@ const (
 )
 
 // Times to stop in: the whole has to be done in 5 s.
-const (
-	stopHTTP  = time.Second
-	stopStore = 3500 * time.Millisecond
-)
+const stopHTTP = time.Second
+
+var stopStore = 3500 * time.Millisecond // tests have longer
 
 // run is the recorder, from its start to its end:
 //
