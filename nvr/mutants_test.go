@@ -333,6 +333,37 @@ var mutants = []mutant{{
 	new:    "unreadOnce = 2 * time.Hour",
 	test:   "TestDiskThatStumblesIsNoDamage",
 }, {
+	breaks: "a poisoned process closes its database",
+	file:   "nvr/store/store.go",
+	old:    "if s.poisoned.Load() || db.Poisoned(err) {",
+	new:    "if db.Poisoned(err) {",
+	test:   "TestFailedDirectorySyncPoisons",
+}, {
+	breaks: "a poisoned process ends as any other",
+	file:   "nvr/cmd/nvr/main.go",
+	old:    "return poisonedCode, false",
+	new:    "return 1, false",
+	test:   "TestExitCodes",
+}, {
+	breaks: "any repair passes without force",
+	file:   "nvr/store/check.go",
+	old:    "c.repairs*100 > c.res.Rows && !c.cfg.Force",
+	new:    "c.repairs*66 > c.res.Rows && !c.cfg.Force",
+	test:   "TestRepairsAreBounded",
+}, {
+	breaks: "a rebuild tells no progress",
+	file:   "nvr/store/rebuild.go",
+	old:    "\t\t\tr.cfg.Progress(RebuildProgress{Files: i + 1, TotalFiles: len(r.files), Bytes: r.res.Bytes})\n",
+	new:    "",
+	test:   "TestRebuildBringsBackWhatFilesSay",
+}, {
+	breaks: "a finding of SQLite is several lines",
+	file:   "nvr/db/read.go",
+	old:    "for l := range strings.Lines(s) {",
+	new:    "for _, l := range []string{s} {",
+	test:   "TestEachDamageIsFoundAndRepaired",
+	in:     "nvr/store",
+}, {
 	breaks: "what a start meets is certain damage",
 	file:   "nvr/store/damage.go",
 	old:    "s.tellNext(err) // nothing is proved",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"holdfast/nvr/media"
 )
@@ -193,7 +194,17 @@ func findings(ctx context.Context, q querier) (found []string, err error) {
 		if err := scan(&s); err != nil {
 			return err
 		}
-		if s != "ok" {
+		if s == "ok" {
+			return nil
+		}
+		// Of a table's pages it is many lines, behind one that names the database.
+		n := len(found)
+		for l := range strings.Lines(s) {
+			if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "*** in database ") {
+				found = append(found, l)
+			}
+		}
+		if len(found) == n {
 			found = append(found, s)
 		}
 		return nil

@@ -48,7 +48,10 @@ type Finding struct {
 	Note   bool // nothing is wrong: the next start puts it in order
 }
 
-func (f Finding) String() string { return f.What + " " + f.Object + ": " + f.Why }
+// String is one line, whatever a name or an error holds.
+func (f Finding) String() string { return oneLine.Replace(f.What + " " + f.Object + ": " + f.Why) }
+
+var oneLine = strings.NewReplacer("\n", `\n`, "\r", `\r`, "\x1b", `\x1b`)
 
 // CheckProgress is how far a check is.
 type CheckProgress struct {

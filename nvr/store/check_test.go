@@ -130,6 +130,9 @@ func (f *footage) check(cfg CheckConfig) (findings, notes []string, res CheckRes
 	cfg.Dir = f.dir
 	cfg.Found = func(x Finding) {
 		s := strings.ReplaceAll(x.String(), f.dir, "DIR")
+		if strings.ContainsAny(s, "\r\n") {
+			f.Errorf("a finding has several lines: %q", s)
+		}
 		if x.Note {
 			notes = append(notes, s)
 		} else {
@@ -289,6 +292,9 @@ func TestEachDamageIsFoundAndRepaired(t *testing.T) {
 		}, []string{"orphan file DIR/sample/0000000100000016.mp4: it has no row, and is too far behind number 6 for a start to find it"}, "orphan files"},
 		{"foreign file", func(f *footage, id int64) { f.must(os.WriteFile(filepath.Join(f.dir, "sample/notes.txt"), nil, 0o600)) },
 			[]string{"directory DIR/sample: notes.txt is not of the recorder; it is left alone"}, ""},
+		{"foreign file whose name would be a finding", func(f *footage, id int64) {
+			f.must(os.WriteFile(filepath.Join(f.dir, "sample/x\nrow 1"), nil, 0o600))
+		}, []string{`directory DIR/sample: x\nrow 1 is not of the recorder; it is left alone`}, ""},
 		{"garbage row of a recording", func(f *footage, id int64) { f.sql(`INSERT INTO garbage VALUES (1, ?)`, id) },
 			[]string{"garbage 1/1 in directory 1: it has a row as a recording, too"}, "orphan rows"},
 		{"garbage row of a number to come", func(f *footage, id int64) { f.sql(`INSERT INTO garbage VALUES (1, ?)`, int64(1)<<32|9) },
@@ -337,8 +343,13 @@ func TestEachDamageIsFoundAndRepaired(t *testing.T) {
 					t.Fatal(err)
 				}
 				if tt.repair == "any" {
-					if len(found) == 0 || !strings.HasPrefix(found[0], "database DIR/db: ") {
+					if len(found) < 2 {
 						t.Errorf("found %q", found)
+					}
+					for _, l := range found {
+						if !strings.HasPrefix(l, "database DIR/db: ") || strings.Contains(l, "***") {
+							t.Errorf("found %q", l)
+						}
 					}
 					return
 				}
@@ -372,6 +383,44 @@ func TestEachDamageIsFoundAndRepaired(t *testing.T) {
 			})
 		})
 	}
+}
+
+// More than 1 % of the rows are repaired by force only, and nothing before that.
+func TestRepairsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		st := b.camera("front", plenty, 3600)
+		for range 200 {
+			f := newFeed(st.Begin(nil))
+			f.play(t, time.Second)
+			f.run.End("test")
+			time.Sleep(time.Second)
+		}
+		b.stop()
+		f := &footage{T: t, dir: b.dir}
+		var told CheckProgress
+		_, _, res, err := f.check(CheckConfig{Progress: func(p CheckProgress) { told = p }})
+		if err != nil || res.Rows != 200 || res.Findings > 0 || told != (CheckProgress{Rows: 200, TotalRows: 200, Bytes: res.Bytes}) || told.Bytes == 0 {
+			t.Fatalf("%v, %+v, progress ends at %+v", err, res, told)
+		}
+		orphan := func(no int32) string { return f.file(db.CompositeID(9, no)) } // of no stream
+		for no := range int32(3) {
+			f.must(os.WriteFile(orphan(no), f.read(f.file(db.CompositeID(1, no))), 0o600))
+		}
+		if _, _, res, err := f.check(CheckConfig{DeleteOrphanFiles: true}); !errors.Is(err, ErrTooMuch) || res.Repaired > 0 {
+			t.Errorf("3 of 200: %v, %d repaired", err, res.Repaired)
+		}
+		for no := range int32(3) {
+			if _, err := os.Stat(orphan(no)); err != nil {
+				t.Errorf("what is refused was begun: %v", err)
+			}
+		}
+		f.must(os.Remove(orphan(2)))
+		if _, _, res, err := f.check(CheckConfig{DeleteOrphanFiles: true}); err != nil || res.Repaired != 2 {
+			t.Errorf("2 of 200: %v, %d repaired", err, res.Repaired)
+		}
+		f.clean()
+	})
 }
 
 func containsMatch(found []string, want string) bool {

@@ -49,8 +49,20 @@ func (f *footage) rebuild(cfg RebuildConfig) (res RebuildResult, found []string,
 	f.Helper()
 	cfg.Dir = f.dir
 	cfg.Found = func(x Finding) { found = append(found, strings.ReplaceAll(x.String(), f.dir, "DIR")) }
-	cfg.Progress = func(RebuildProgress) {}
+	var told RebuildProgress
+	cfg.Progress = func(p RebuildProgress) {
+		if p.TotalFiles == 0 {
+			return // directories are being listed
+		}
+		if p.Files != told.Files+1 || p.Bytes < told.Bytes {
+			f.Errorf("progress is %+v after %+v", p, told)
+		}
+		told = p
+	}
 	res, err = Rebuild(f.Context(), cfg)
+	if err == nil && res.Recordings > 0 && (told.Files < res.Recordings || told.Files != told.TotalFiles || told.Bytes != res.Bytes) {
+		f.Errorf("progress ends at %+v of %+v", told, res)
+	}
 	return res, found, err
 }
 

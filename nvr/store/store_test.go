@@ -897,6 +897,9 @@ func TestFailedDirectorySyncPoisons(t *testing.T) {
 		if err := b.s.Close(context.Background()); !errors.Is(err, ErrPoisoned) {
 			t.Errorf("close: %v", err)
 		}
+		if _, err := b.s.db.State(context.Background()); err != nil {
+			t.Errorf("the database was closed, which takes its log over: %v", err)
+		}
 		b.s.db.Close() // as the end of the process would
 		b.s = nil
 	})

@@ -54,6 +54,10 @@ var errUsage = errors.New("wrong usage")
 // ends with by itself.
 const usageCode = 64
 
+// poisonedCode is the exit code after which the page cache has to be dropped before
+// the recorder starts again (storage.md rule 14).
+const poisonedCode = 3
+
 func main() {
 	os.Exit(command(os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -64,20 +68,27 @@ func command(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signalContext()
 	defer stop()
 	err := dispatch(ctx, args, stdout, stderr)
+	code, told := exitCode(err)
+	if !told {
+		fmt.Fprintf(stderr, "nvr: %v\n", err)
+	}
+	return code
+}
+
+// exitCode is what a process ends with for an error, and whether all of that was
+// told before.
+func exitCode(err error) (code int, told bool) {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
-		return 0
-	case errors.Is(err, errFindings):
-		return 1
-	case errors.Is(err, errUsage):
-		fmt.Fprintf(stderr, "nvr: %v\n", err)
-		return usageCode
+		return 0, true
 	case errors.Is(err, store.ErrPoisoned):
-		fmt.Fprintf(stderr, "nvr: %v\n", err)
-		return 3
+		return poisonedCode, false
+	case errors.Is(err, errFindings):
+		return 1, true
+	case errors.Is(err, errUsage):
+		return usageCode, false
 	}
-	fmt.Fprintf(stderr, "nvr: %v\n", err)
-	return 1
+	return 1, false
 }
 
 func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) error {
