@@ -364,6 +364,36 @@ var mutants = []mutant{{
 	test:   "TestEachDamageIsFoundAndRepaired",
 	in:     "nvr/store",
 }, {
+	breaks: "any directory of the installation will do at a start",
+	file:   "nvr/store/identity.go",
+	old:    "case m.DirUUID != row.UUID:",
+	new:    "case false:",
+	test:   "TestSwappedAndOldDirectoriesAreNotWrittenTo",
+}, {
+	breaks: "an old copy of a directory will do at a start",
+	file:   "nvr/store/identity.go",
+	old:    "case oldCopy(m, row):",
+	new:    "case false:",
+	test:   "TestSwappedAndOldDirectoriesAreNotWrittenTo",
+}, {
+	breaks: "any directory of the installation will do when a disk comes back",
+	file:   "nvr/store/absent.go",
+	old:    "case m.DirUUID != d.uuid:",
+	new:    "case false:",
+	test:   "TestAnotherDiskThatComesBackIsNotWrittenTo",
+}, {
+	breaks: "an old copy of a directory will do when a disk comes back",
+	file:   "nvr/store/absent.go",
+	old:    "case m.CompleteOpen != s.open.ID:",
+	new:    "case false:",
+	test:   "TestAnotherDiskThatComesBackIsNotWrittenTo",
+}, {
+	breaks: "a recording that does not fit is told with each try",
+	file:   "nvr/store/flush.go",
+	old:    "rec.unfit = true",
+	new:    "",
+	test:   "TestFlushThatFailsIsTriedAgainEachMinute",
+}, {
 	breaks: "what a start meets is certain damage",
 	file:   "nvr/store/damage.go",
 	old:    "s.tellNext(err) // nothing is proved",

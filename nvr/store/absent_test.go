@@ -248,10 +248,20 @@ func TestAnotherDiskThatComesBackIsNotWrittenTo(t *testing.T) {
 		newBench(t, func(cfg *Config) { cfg.openDir = foreign.open }).stop()
 		s := newSocket(filepath.Join(dir, "disk"))
 		b := newBench(t, func(cfg *Config) { cfg.openDir = s.open })
-		st := b.camera("front", plenty, 60)
+		b.camera("front", plenty, 60)
+		b.stop()
+		for _, name := range []string{"old", "swapped"} {
+			if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join(dir, "disk"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		changeMeta(t, filepath.Join(dir, "swapped"), func(m *sampledir.Meta) { m.DirUUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8" })
+		b.start()
+		st := b.again("front")
 		f := newFeed(st.Begin(nil))
 		f.play(t, 5*time.Second)
-		for path, says := range map[string]string{"foreign": "another installation", "empty": "no meta file"} {
+		for path, says := range map[string]string{"foreign": "another installation", "empty": "no meta file",
+			"old": "is an old copy", "swapped": "is another one of this installation"} {
 			s.pull()
 			f.play(t, 3*time.Second)
 			s.lead(filepath.Join(dir, path))

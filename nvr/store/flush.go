@@ -485,7 +485,11 @@ func (s *Store) check(sh *share, entries []db.SampleEntry) {
 			}
 			return false
 		}
-		s.log.Error("recording set aside: it does not fit the schema", "camera", sh.st.name, "stream", sh.st.typ, "err", err)
+		rec := sh.recs[slices.IndexFunc(sh.recs, func(rec *recording) bool { return rec.id() == row.ID })]
+		if !rec.unfit { // the flush is tried again each minute when it fails
+			s.log.Error("recording set aside: it does not fit the schema", "camera", sh.st.name, "stream", sh.st.typ, "err", err)
+			rec.unfit = true
+		}
 		sh.bad = append(sh.bad, db.Garbage{DirID: row.DirID, ID: row.ID})
 		return true
 	})

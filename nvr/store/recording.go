@@ -32,6 +32,7 @@ type recording struct {
 	sinceOpen  media.Duration     // from the open's beginning to that, monotonic
 	rotateAt   media.Time
 	movedBy    media.Duration // since its file was begun, which goes on with the times it has
+	unfit      bool           // the schema refuses it, and that was told; only a flush looks
 
 	// localStart is the least of (arrival - media time) over all pictures: the
 	// one that was delayed least says best when the recording began (time.md).

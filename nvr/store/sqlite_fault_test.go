@@ -339,17 +339,28 @@ func (l *life) heals() {
 	l.survey()
 }
 
-// A disk that takes no commit for ten minutes: one try a minute, one short
-// line for each, and everything is committed within a minute of its end.
+// A disk that takes no commit for ten minutes: one try a minute, a kilobyte of
+// log at most for each, whatever waits, and everything is committed within a minute
+// of its end.
 func TestFlushThatFailsIsTriedAgainEachMinute(t *testing.T) {
 	v, o := dbtest.New(t), newOutside(t)
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, o.through(v))
-		st := b.camera("front", plenty, 60)
+		st, unfit := b.camera("front", plenty, 60), b.camera("unfit", plenty, 60)
 		f := newFeed(st.Begin(nil))
 		f.play(t, 2*time.Minute)
-		before := strings.Count(b.log.String(), "flush failed")
+		before, logged := strings.Count(b.log.String(), "flush failed"), len(b.log.String())
 		v.Fail(dbtest.Op{Kind: dbtest.Write, File: dbtest.WAL}, 1, -1, syscall.ENOSPC)
+		for range 20 { // recordings that the schema refuses
+			g := newFeed(unfit.Begin(nil))
+			if err := g.one(); err != nil {
+				t.Fatal(err)
+			}
+			unfit.mu.Lock()
+			g.run.rec.start, g.run.rec.runOffset = -5, 1
+			unfit.mu.Unlock()
+			g.run.End("test")
+		}
 		f.play(t, 10*time.Minute)
 		var tries int
 		for line := range strings.Lines(b.log.String()) {
@@ -362,6 +373,12 @@ func TestFlushThatFailsIsTriedAgainEachMinute(t *testing.T) {
 		}
 		if tries -= before; tries < 8 || tries > 11 {
 			t.Errorf("%d tries in ten minutes", tries)
+		}
+		if n := len(b.log.String()) - logged; n > tries<<10 {
+			t.Errorf("%d bytes are logged for %d tries", n, tries)
+		}
+		if n := strings.Count(b.log.String(), "recording set aside"); n != 20 {
+			t.Errorf("20 recordings are set aside, %d times that is said", n)
 		}
 		if err := b.s.Healthy(t.Context()); err != nil {
 			t.Errorf("a restart would lose what memory holds: %v", err)
