@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -55,9 +56,10 @@ func twoDisks(t *testing.T, ring int64, took *atomic.Int64) (b *bench, slow, qui
 func TestSlowSyncHoldsUpOnlyItsOwnWatermark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var took atomic.Int64
-		_, slow, quick := twoDisks(t, 0, &took)
+		b, slow, quick := twoDisks(t, 0, &took)
 		f, g := newFeed(slow.Begin(nil)), newFeed(quick.Begin(nil))
 		took.Store(int64(30 * time.Second))
+		before := b.s.Flushes()
 		behind := func(st *Stream) media.Duration { return media.TimeOf(time.Now()).Sub(st.Info().Watermark) }
 		var most, mostSlow media.Duration
 		for i := range 1800 {
@@ -71,6 +73,18 @@ func TestSlowSyncHoldsUpOnlyItsOwnWatermark(t *testing.T) {
 			if d := time.Since(began); d > 0 {
 				t.Fatalf("picture %d waited %v", i, d)
 			}
+			if i%170 == 169 { // at any part of a sync
+				list(t, slow)
+				slow.Info()
+				b.s.DirReports(t.Context())
+				now := fmt.Sprint(i)
+				if err := b.s.ChangeCamera(t.Context(), slow.uuid, CameraChange{Description: &now}, CameraChange{}); err != nil {
+					t.Errorf("a change of the camera: %v", err)
+				}
+				if d := time.Since(began); d > 0 {
+					t.Errorf("a list, the status or a change waited %v", d)
+				}
+			}
 			time.Sleep(time.Second / 10)
 			if i > 700 {
 				most, mostSlow = max(most, behind(quick)), max(mostSlow, behind(slow))
@@ -81,6 +95,10 @@ func TestSlowSyncHoldsUpOnlyItsOwnWatermark(t *testing.T) {
 		}
 		if mostSlow < 29*media.Second {
 			t.Errorf("the slow disk was at most %v behind: its syncs took no 30 s", mostSlow)
+		}
+		n, failed := b.s.Flushes(), b.s.Flushes().Failed-before.Failed
+		if n.Committed-before.Committed < 3 || failed > 0 || n.Within[time.Second]-before.Within[time.Second] != n.Committed-before.Committed {
+			t.Errorf("flushes in three minutes, all to be within a second: %+v, before %+v", n, before)
 		}
 		took.Store(0)
 		f.run.End("test")
