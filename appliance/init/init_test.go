@@ -161,7 +161,7 @@ func newTheatre(t *testing.T, limits watchdog.Limits, modes ...string) *theatre 
 // wait waits for an event of a kind.
 func (th *theatre) wait(kind watchdog.Kind) watchdog.Event {
 	th.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	for {
 		select {
 		case e := <-th.events:
@@ -169,7 +169,7 @@ func (th *theatre) wait(kind watchdog.Kind) watchdog.Event {
 				return e
 			}
 		case <-limit:
-			th.Fatalf("no event %d in 30 s; output:\n%s", kind, th.output.take())
+			th.Fatalf("no event %d in 2 min; output:\n%s", kind, th.output.take())
 		}
 	}
 }
@@ -195,7 +195,7 @@ func TestDiagnosticsHangUpOnTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 		return c
 	}
 	c := dial()
@@ -220,7 +220,7 @@ func TestDiagnosticsHangUpOnTLS(t *testing.T) {
 
 func TestRecorderGetsItsSocketsAndNoRights(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	th := newTheatre(t, watchdog.Limits{}, "serve")
+	th := newTheatre(t, watchdog.Limits{Stop: time.Minute}, "serve")
 	done := make(chan string)
 	go func() { done <- th.s.Run(ctx) }()
 	th.wait(watchdog.Ready)
@@ -248,7 +248,7 @@ func TestHungRecorderLeavesItsGoroutines(t *testing.T) {
 	for _, mode := range []string{"hang", "stop"} {
 		t.Run(mode, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			th := newTheatre(t, watchdog.Limits{Silence: 300 * time.Millisecond, FirstPause: time.Millisecond}, mode, "serve")
+			th := newTheatre(t, watchdog.Limits{Silence: 300 * time.Millisecond, Dump: time.Minute, FirstPause: time.Millisecond}, mode, "serve")
 			done := make(chan string)
 			go func() { done <- th.s.Run(ctx) }()
 			e := th.wait(watchdog.Ended)
@@ -288,7 +288,7 @@ func TestNothingOfARecorderOutlivesIt(t *testing.T) {
 	if _, err := fmt.Sscanf(string(th.output.take()), "left %d", &pid); err != nil {
 		t.Fatal(err)
 	}
-	limit := time.After(10 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || strings.Contains(string(b), ") Z ") {
@@ -634,7 +634,7 @@ func TestConsoleNeverHoldsAnybodyUp(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a full console blocks")
 	}
 	if got := <-c.ours; got != "<4>holdfast: a line of two\n" {

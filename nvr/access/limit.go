@@ -30,7 +30,7 @@ type tries struct{ name, address string }
 type limiter struct {
 	every time.Duration
 	burst int
-	seed  maphash.Seed
+	cell  func(tries) uint64
 	began time.Time
 
 	mu *sync.Mutex
@@ -40,17 +40,19 @@ type limiter struct {
 }
 
 func newLimiter(every time.Duration, burst int) limiter {
+	seed := maphash.MakeSeed()
 	return limiter{
-		every: every, burst: burst, seed: maphash.MakeSeed(), began: time.Now(),
-		mu: new(sync.Mutex), full: make([]time.Duration, cells),
+		every: every, burst: burst, began: time.Now(),
+		cell: func(key tries) uint64 { return maphash.Comparable(seed, key) % cells },
+		mu:   new(sync.Mutex), full: make([]time.Duration, cells),
 	}
 }
 
 // take takes a try, or returns a *LimitError.
 func (l *limiter) take(key tries) error {
-	i := maphash.Comparable(l.seed, key) % cells
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	i := l.cell(key)
 	now := time.Since(l.began) // monotonic: a clock that is set gives nobody tries
 	full := max(l.full[i], now) + l.every
 	if after := full - now - time.Duration(l.burst)*l.every; after > 0 {

@@ -486,7 +486,7 @@ func TestSocketsTCPAndUDP(t *testing.T) {
 			}
 			defer server.Close()
 			b := &bench{server: server}
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			h := b.handler()
 			take := h.AccessUnit
@@ -503,7 +503,7 @@ func TestSocketsTCPAndUDP(t *testing.T) {
 			b.check(t)
 		})
 	}
-	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; {
+	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > before; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 		}

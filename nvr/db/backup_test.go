@@ -79,7 +79,7 @@ func TestCopiesThatHangTakeNoReader(t *testing.T) {
 		})
 	}
 	hung.Wait()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := h.State(ctx); err != nil {
 		t.Errorf("a read beside %d copies that hang: %v", Readers, err)

@@ -14,9 +14,8 @@ import (
 // Days are of each stream, in the recorder's zone, with what grows; and only as
 // asked.
 func TestDaysAreThereWhenAsked(t *testing.T) {
-	r := newFrozenRecorder(t, "view")
-	r.ahead.Store(int64(55 * time.Minute)) // 23:55:30.5 in Berlin, on the day before that of 25 hours
-	cam := r.camera("main")
+	r := newRecorder(t, "view")
+	cam := r.cameraAt("main", 55*time.Minute) // 23:55:30.5 in Berlin, on the day before that of 25 hours
 	cam.send(25*10*60 + 1)
 	defer cam.run.End("test over")
 

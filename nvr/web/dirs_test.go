@@ -22,7 +22,7 @@ func TestDirectoriesOverTheAPI(t *testing.T) {
 		r.json("/api/dirs/", &out)
 		return out.Dirs
 	}
-	for deadline := time.Now().Add(30 * time.Second); r.stream("main").Info().Unsynced > 0; {
+	for deadline := time.Now().Add(2 * time.Minute); r.stream("main").Info().Unsynced > 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing becomes durable")
 		}

@@ -52,7 +52,7 @@ type message struct {
 
 func (v *viewer) next() message {
 	v.Helper()
-	ctx, cancel := context.WithTimeout(v.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(v.Context(), 2*time.Minute)
 	defer cancel()
 	typ, b, err := v.conn.Read(ctx)
 	if err != nil {

@@ -53,7 +53,7 @@ func TestMetricsAreWhatTheStoreSays(t *testing.T) {
 	short.run.End("test over")
 	// When all is durable and committed, it stays as it is.
 	got, body := r.scrape()
-	for deadline := time.Now().Add(20 * time.Second); r.stream("main").Info().Unsynced > 0 || r.store.Flushes().Committed == 0; {
+	for deadline := time.Now().Add(2 * time.Minute); r.stream("main").Info().Unsynced > 0 || r.store.Flushes().Committed == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing becomes durable")
 		}

@@ -84,7 +84,7 @@ func FuzzSpan(f *testing.F) {
 
 func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 	r := newRecorder(t, "view")
-	cam := r.camera("main")
+	cam := r.cameraAt("main", time.Minute)
 	cam.send(25*90 + 1)
 	cam.run.End("test over")
 	r.restart() // what is served now comes from the database and the disk
@@ -108,7 +108,7 @@ func TestRecordedVideoIsAFileWithRanges(t *testing.T) {
 		}
 	}
 	_, params, err := mime.ParseMediaType(whole.header.Get("Content-Disposition"))
-	if want := "20261024230030-Küche 1-main.mp4"; err != nil || params["filename"] != want {
+	if want := "20261024230130-Küche 1-main.mp4"; err != nil || params["filename"] != want {
 		t.Errorf("Content-Disposition names %q (%v), want %q", params["filename"], err, want)
 	}
 	etag := whole.header.Get("ETag")

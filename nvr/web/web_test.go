@@ -154,6 +154,14 @@ func (r *recorder) camera(typ string) *feed {
 	return f
 }
 
+// cameraAt is one whose first picture comes so long after start, however long the
+// machine takes. Nothing sets the clock for it, which would split the run.
+func (r *recorder) cameraAt(typ string, after time.Duration) *feed {
+	f := r.camera(typ)
+	f.began = r.born.Add(after)
+	return f
+}
+
 // cameraWithSound has a microphone, too: 1024 samples each time.
 func (r *recorder) cameraWithSound(typ string) *feed {
 	sound := &media.SampleEntry{
