@@ -30,7 +30,8 @@ export async function launch(t, options = {}) {
   });
   t.after(async () => {
     await context.close();
-    await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+    // Its children may still write there, which is no fault of what is tested.
+    await rm(profile, { recursive: true, force: true, maxRetries: 20 }).catch((e) => t.diagnostic(`${profile} stays: ${e.message}`));
   });
   return context;
 }

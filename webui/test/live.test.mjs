@@ -12,6 +12,8 @@ import { launch, moving, watch } from "./browser.mjs";
 
 const dist = path.join(path.dirname(fileURLToPath(import.meta.url)), "../dist");
 const fps = 25;
+const limit = 30_000; // ms for what takes an instant: a busy machine may stand still for seconds
+const whole = { timeout: 4 * limit };
 
 /** material makes a moving test picture: an initialization segment, and a
  * fragment for each frame with its time set to 0, as the recorder sends it. */
@@ -180,6 +182,12 @@ async function open(t, join, change = {}) {
     socket.onClose(() => camera.stop());
     join(camera, /(main|sub)\/live/.exec(socket.url())[1], cameras.length);
   });
+  page.setDefaultTimeout(limit);
+  await page.addInitScript(() => {
+    globalThis.overByTest = new Set();
+    new MutationObserver(() => document.querySelectorAll(".over p").forEach((p) => overByTest.add(p.textContent)))
+      .observe(document, { childList: true, characterData: true, subtree: true });
+  });
   const wrong = watch(page, it.host);
   await page.goto(`http://${it.host}/`);
   return { it, page, wrong, cameras };
@@ -187,47 +195,53 @@ async function open(t, join, change = {}) {
 
 const video = ".tile video";
 const over = (page) => page.locator(".over p");
+/** said waits until a text stands over the picture, or did: some stand for less than a second. */
+const said = (page, text) => page.waitForFunction((text) => [...overByTest].some((o) => o.includes(text)), text);
 
-test("live video begins with the group of pictures it is given and stays near the newest", { timeout: 60_000 }, async (t) => {
+test("live video begins with the group of pictures it is given and stays near the newest", whole, async (t) => {
   const { page, wrong } = await open(t, (c) => {
     for (let i = 0; i < 20; i++) c.send(); // what the recorder has in memory
     c.play();
   });
-  await moving(page, `${video}[data-live=playing]`, 10_000);
-  await page.waitForTimeout(3000);
-  const lags = await page.evaluate(async (selector) => {
+  await moving(page, `${video}[data-live=playing]`);
+  const measure = () => page.evaluate(async (selector) => {
     const v = document.querySelector(selector);
     const lags = [];
     for (let i = 0; i < 20; i++) {
       lags.push(v.buffered.end(v.buffered.length - 1) - v.currentTime);
-      await new Promise((r) => setTimeout(r, 50));
+      await new Promise((r) => setTimeout(r, 400));
     }
-    return lags.sort((a, b) => a - b);
+    return { lags: lags.sort((a, b) => a - b), text: document.querySelector(".over p")?.textContent };
   }, video);
+  // A stall of the machine is made up for. One that falls back again and again is
+  // behind for most of each measurement.
+  const end = Date.now() + limit;
+  let { lags, text } = await measure();
+  while ((lags[10] >= 0.8 || text !== undefined) && Date.now() < end) ({ lags, text } = await measure());
   t.diagnostic(`behind the newest picture: median ${lags[10].toFixed(3)} s, most ${lags[19].toFixed(3)} s`);
   assert.ok(lags[10] < 0.8, `median ${lags[10]} s behind`);
-  assert.equal(await over(page).count(), 0);
+  assert.equal(text, undefined);
   assert.equal(await page.locator(".tile h3").innerText(), "front <b>door</b>");
   assert.deepEqual(wrong, []);
 });
 
-test("a codec change goes through without a new connection", { timeout: 60_000 }, async (t) => {
+test("a codec change goes through without a new connection", whole, async (t) => {
   const { page, wrong, cameras } = await open(t, (c) => c.play());
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await moving(page, `${video}[data-live=playing]`);
   cameras[0].rotate(large);
-  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 640, video, { timeout: 10_000 });
+  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 640, video);
   cameras[0].rotate(other);
-  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 480, video, { timeout: 10_000 });
+  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 480, video);
   cameras[0].rotate(small);
-  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 320, video, { timeout: 10_000 });
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await page.waitForFunction((s) => document.querySelector(s).videoWidth === 320, video);
+  await moving(page, `${video}[data-live=playing]`);
   assert.equal(cameras.length, 1);
   assert.deepEqual(wrong, []);
 });
 
-test("pictures the recorder left out are passed over", { timeout: 60_000 }, async (t) => {
+test("pictures the recorder left out are passed over", whole, async (t) => {
   const { page, wrong, cameras } = await open(t, (c) => c.play());
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await moving(page, `${video}[data-live=playing]`);
   const [c] = cameras;
   for (let i = 0; i < 3; i++) {
     const next = Math.ceil((c.n + 2 * fps) / fps) * fps; // a key frame, over two seconds on
@@ -236,38 +250,42 @@ test("pictures the recorder left out are passed over", { timeout: 60_000 }, asyn
     await page.waitForTimeout(500);
   }
   await page.evaluate((s) => delete document.querySelector(s).seenByTest, video);
-  await moving(page, `${video}[data-live=playing]`, 5_000);
+  await moving(page, `${video}[data-live=playing]`);
   assert.equal(await page.evaluate((s) => document.querySelector(s).buffered.length, video), 1, "holes were left");
   assert.equal(cameras.length, 1);
   assert.deepEqual(wrong, []);
 });
 
-test("a browser that keeps its cookie from a socket gets in by ticket", { timeout: 60_000 }, async (t) => {
+test("a browser that keeps its cookie from a socket gets in by ticket", whole, async (t) => {
   const unknown = (c) => {
     c.socket.send(JSON.stringify({ type: "error", status: 401, message: "nobody has signed in" }));
     c.socket.close();
   };
   const urls = [];
-  const { page, it, wrong, cameras } = await open(t, (c) => {
+  let signedOut = false;
+  const { page, wrong, cameras } = await open(t, (c) => {
     urls.push(new URL(c.socket.url()).search);
-    if (urls.at(-1)) c.play();
+    if (urls.at(-1) && !signedOut) c.play();
     else unknown(c);
   });
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await moving(page, `${video}[data-live=playing]`);
   assert.deepEqual(urls, ["", "?ticket=ticket-1"]);
   cameras[1].stop();
   cameras[1].socket.close(); // each connection takes a ticket of its own
+  await said(page, "the connection to the recorder broke");
   await page.evaluate((s) => delete document.querySelector(s).seenByTest, video);
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await moving(page, `${video}[data-live=playing]`);
   assert.deepEqual(urls, ["", "?ticket=ticket-1", "?ticket=ticket-2"]);
   cameras[2].stop();
-  unknown(cameras[2]); // signed out
-  await over(page).filter({ hasText: "nobody has signed in" }).waitFor({ timeout: 5_000 });
-  assert.equal(it.tickets, 2);
+  signedOut = true;
+  unknown(cameras[2]);
+  await said(page, "nobody has signed in");
+  while (urls.length < 4) await page.waitForTimeout(50);
+  assert.equal(urls[3], "", "a refused ticket was followed by another one");
   assert.deepEqual(wrong, []);
 });
 
-test("a broken connection is said and made again", { timeout: 60_000 }, async (t) => {
+test("a broken connection is said and made again", whole, async (t) => {
   const { page, wrong, cameras } = await open(t, (c, _, n) => {
     if (n === 2) {
       c.socket.send(JSON.stringify({ type: "error", message: "the disk is on fire" }));
@@ -276,68 +294,72 @@ test("a broken connection is said and made again", { timeout: 60_000 }, async (t
       c.play();
     }
   });
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await moving(page, `${video}[data-live=playing]`);
   cameras[0].stop();
   cameras[0].socket.close();
-  await over(page).filter({ hasText: "the connection to the recorder broke" }).waitFor({ timeout: 5_000 });
-  await over(page).filter({ hasText: "the disk is on fire" }).waitFor({ timeout: 5_000 });
+  await said(page, "the connection to the recorder broke");
+  await said(page, "the disk is on fire");
   await page.evaluate((s) => delete document.querySelector(s).seenByTest, video);
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await moving(page, `${video}[data-live=playing]`);
   assert.equal(cameras.length, 3);
   assert.deepEqual(wrong, []);
 });
 
-test("a stream this browser cannot play is named, and the other one shown", { timeout: 60_000 }, async (t) => {
+test("a stream this browser cannot play is named, and the other one shown", whole, async (t) => {
   const { page, wrong } = await open(t, (c, type) => {
     if (type === "sub") c.codec = "hvc1.1.6.L93.B0";
     c.play();
   });
-  await moving(page, `${video}[data-live=playing]`, 10_000);
+  await moving(page, `${video}[data-live=playing]`);
   assert.match(await page.locator(".states").innerText(), /sub: .*H\.265, which this browser cannot play: showing main/);
   assert.deepEqual(wrong, []);
 });
 
-test("an offline camera is said with since when and why", { timeout: 60_000 }, async (t) => {
+test("an offline camera is said with since when and why", whole, async (t) => {
   const { page, it, wrong } = await open(t, () => undefined);
-  await over(page).filter({ hasText: "waiting for the first picture" }).waitFor({ timeout: 5_000 });
+  await said(page, "waiting for the first picture");
   for (const s of Object.values(it.cameras[0].streams)) {
     s.state = { phase: "waiting", since90k: Date.UTC(2026, 0, 2, 8, 2) * 90, reason: "connection refused" };
   }
-  await over(page).filter({ hasText: /^camera offline since 2026-01-02 08:02$/ }).waitFor({ timeout: 10_000 });
+  await over(page).filter({ hasText: /^camera offline since 2026-01-02 08:02$/ }).waitFor();
   assert.equal((await page.locator(".tile").innerText()).split("connection refused").length, 2, "the reason is to be said once");
   assert.deepEqual(wrong, []);
 });
 
-test("nothing is called good while the recorder is away", { timeout: 60_000 }, async (t) => {
+test("nothing is called good while the recorder is away", whole, async (t) => {
   const { page, it } = await open(t, (c) => c.play());
   it.rows = [{ startId: 1, runStartId: 1, openId: 1, growing: true, startTime90k: 90000, endTime90k: 180000, videoSampleEntryId: 1, videoSamples: 1, sampleFileBytes: 1 }];
-  await page.locator(".mark").filter({ hasText: "recording now" }).waitFor({ timeout: 10_000 });
+  await page.locator(".mark").filter({ hasText: "recording now" }).waitFor();
   assert.equal(await page.locator(".dot.good").count(), 2);
   await page.route(/\/api\//, (route) => route.abort());
-  await page.getByText("The recorder does not answer.").waitFor({ timeout: 10_000 });
+  await page.getByText("The recorder does not answer.").waitFor();
   assert.equal(await page.locator(".dot.unknown").count(), 2);
   assert.equal(await page.locator(".dot.good, .mark").count(), 0);
   await page.unroute(/\/api\//);
-  await page.locator(".dot.good").first().waitFor({ timeout: 10_000 });
-  await page.locator(".mark").waitFor({ timeout: 10_000 });
+  await page.locator(".dot.good").first().waitFor();
+  await page.locator(".mark").waitFor();
 });
 
-test("a download is offered to who may export", { timeout: 60_000 }, async (t) => {
+test("a download is offered to who may export", whole, async (t) => {
   const { page, it } = await open(t, (c) => c.play());
   it.rows = [{ startId: 1, runStartId: 1, openId: 1, startTime90k: 90000, endTime90k: 180000, videoSampleEntryId: 1, videoSamples: 1, sampleFileBytes: 1 }];
-  await page.getByRole("button", { name: "Play", exact: true }).waitFor({ timeout: 10_000 });
+  await page.getByRole("button", { name: "Play", exact: true }).waitFor();
   assert.equal(await page.locator("a[download]").count(), 0);
   it.cameras[0].rights.push("export");
   await page.reload();
-  await page.locator("a[download]").waitFor({ timeout: 10_000 });
+  await page.locator("a[download]").waitFor();
 });
 
-test("events bring lists up to date, and take away what is deleted", { timeout: 60_000 }, async (t) => {
+test("events bring lists up to date, and take away what is deleted", whole, async (t) => {
   const { page, it, wrong } = await open(t, (c) => c.play(), { follow: true });
-  await page.getByText("Nothing has been recorded yet.").waitFor({ timeout: 10_000 });
+  await page.getByText("Nothing has been recorded yet.").waitFor();
   while (it.followers.size === 0) await page.waitForTimeout(50);
-  await page.waitForTimeout(2500); // what the state had asked for
-  const asked = it.lists;
+  const end = Date.now() + limit;
+  let asked;
+  do { // until it has what the state had it ask for
+    asked = it.lists;
+    await page.waitForTimeout(3000);
+  } while (it.lists !== asked && Date.now() < end);
   await page.waitForTimeout(6000); // longer than a page without events waits
   assert.equal(it.lists, asked, "a list was asked for though nothing had changed");
 
@@ -349,62 +371,62 @@ test("events bring lists up to date, and take away what is deleted", { timeout: 
   const stream = { camera: "u-1", stream: "main" };
   it.rows = [{ ...row(1, 60, 60), growing: true }];
   it.event("recordings", { ...stream, recordings: it.rows, videoSampleEntries: {} });
-  await page.locator(".mark").filter({ hasText: "recording now" }).waitFor({ timeout: 10_000 });
+  await page.locator(".mark").filter({ hasText: "recording now" }).waitFor();
   const length = page.locator(".recordings tbody td.number").first();
   const first = await length.innerText();
-  await page.waitForFunction((first) => document.querySelector(".recordings tbody td.number").textContent !== first, first, { timeout: 10_000 }); // it grows
+  await page.waitForFunction((first) => document.querySelector(".recordings tbody td.number").textContent !== first, first); // it grows
 
   // A gap stands between what was recorded before and after.
   it.rows = [row(1, 60, 50), row(2, 40, 30)];
   it.gaps = [{ startTime90k: now - 50 * 90000, endTime90k: now - 40 * 90000, cause: "unreachable", detail: "rtsp://10.0.0.7/main: no answer" }];
   it.event("gaps", { ...stream, gaps: it.gaps });
-  await page.locator(".recordings tbody tr:nth-child(2)").getByText("not recorded: the camera did not answer (no answer)").waitFor({ timeout: 10_000 });
+  await page.locator(".recordings tbody tr:nth-child(2)").getByText("not recorded: the camera did not answer (no answer)").waitFor();
   it.gaps = [];
 
   // What retention deletes no event tells, but where the first recording begins now.
   it.rows = [row(1, 60, 30), row(2, 30, 20)];
   it.event("recordings", { ...stream, recordings: it.rows, videoSampleEntries: {} });
-  await page.locator(".gap").waitFor({ state: "detached", timeout: 10_000 });
+  await page.locator(".gap").waitFor({ state: "detached" });
   assert.equal(await page.locator(".recordings tbody tr").count(), 2);
   it.rows = it.rows.slice(1);
   it.event("stream", { ...it.cameras[0].streams.main, ...stream, recordings: 1, minStartTime90k: now - 30 * 90000, maxEndTime90k: now - 20 * 90000 });
-  await page.locator(".recordings tbody tr").nth(1).waitFor({ state: "detached", timeout: 10_000 });
+  await page.locator(".recordings tbody tr").nth(1).waitFor({ state: "detached" });
 
   // A stream goes with what it showed, also when it was chosen; its recordings are none of the other's.
   for (const type of ["main", "sub"]) await page.getByRole("group", { name: "Stream of" }).getByText(type).click();
   await page.getByRole("group", { name: "Stream", exact: true }).getByText("sub").click();
   await page.locator(".recordings").getByRole("button", { name: "Play" }).click();
-  await page.locator(".playback").waitFor({ timeout: 10_000 });
+  await page.locator(".playback").waitFor();
   const { main } = it.cameras[0].streams;
   it.cameras = [{ ...it.cameras[0], streams: { main } }];
   it.event("streamDeleted", { camera: "u-1", stream: "sub", id: 1 });
-  await page.getByRole("group", { name: "Stream of" }).waitFor({ state: "detached", timeout: 10_000 });
-  await page.locator(".playback").waitFor({ state: "detached", timeout: 10_000 });
+  await page.getByRole("group", { name: "Stream of" }).waitFor({ state: "detached" });
+  await page.locator(".playback").waitFor({ state: "detached" });
   assert.equal(await page.locator(".states li").count(), 1);
   it.cameras = [];
   it.event("cameraDeleted", { uuid: "u-1", id: 1 });
-  await page.getByText("No cameras yet.").waitFor({ timeout: 10_000 });
+  await page.getByText("No cameras yet.").waitFor();
   assert.deepEqual(wrong.filter((w) => !/view\.mp4/.test(w)), []); // which is not there
 });
 
-test("sample directories are said to do well or not, and for how long they keep", { timeout: 60_000 }, async (t) => {
+test("sample directories are said to do well or not, and for how long they keep", whole, async (t) => {
   const dir = (id) => ({ id, path: `/disk/${id}`, state: "ok", totalBytes: 1e12, freeBytes: 120e9, floorBytes: 20e9 });
   const { page, it, wrong } = await open(t, (c) => c.play(), { follow: true, directories: [dir(1), dir(2)] });
   const card = (id) => page.locator(".card", { has: page.getByRole("heading", { name: `/disk/${id}` }) });
-  await card(1).getByText("takes recordings").waitFor({ timeout: 10_000 });
-  await card(1).getByText("120 GB of 1.0 TB are free").waitFor({ timeout: 10_000 });
-  await card(1).getByText(/front main: 870 GB used.*about 22 days kept/).waitFor({ timeout: 10_000 });
+  await card(1).getByText("takes recordings").waitFor();
+  await card(1).getByText("120 GB of 1.0 TB are free").waitFor();
+  await card(1).getByText(/front main: 870 GB used.*about 22 days kept/).waitFor();
   while (it.followers.size === 0) await page.waitForTimeout(50);
   it.directories = [{ ...dir(1), state: "failing", error: "no space left on device" }, dir(2)];
   it.event("directory", it.directories[0]);
-  await card(1).getByText("takes no recordings now (no space left on device)").waitFor({ timeout: 10_000 });
+  await card(1).getByText("takes no recordings now (no space left on device)").waitFor();
   it.directories = [it.directories[0]];
   it.event("directoryDeleted", { id: 2, path: "/disk/2" });
-  await card(2).waitFor({ state: "detached", timeout: 10_000 });
+  await card(2).waitFor({ state: "detached" });
   assert.deepEqual(wrong, []);
 });
 
-test("a camera is deleted by a second click, and a refusal is said", { timeout: 60_000 }, async (t) => {
+test("a camera is deleted by a second click, and a refusal is said", whole, async (t) => {
   const { page, it } = await open(t, (c) => c.play());
   const dialog = page.getByRole("dialog");
   it.refuseChange = { status: 500, text: "its log says why" };
@@ -415,14 +437,14 @@ test("a camera is deleted by a second click, and a refusal is said", { timeout: 
   await dialog.waitFor({ state: "hidden" });
   await page.getByRole("button", { name: "Delete front <b>door</b>…" }).click();
   await dialog.getByRole("button", { name: "Delete camera and footage" }).click();
-  await dialog.getByRole("alert").filter({ hasText: "its log says why" }).waitFor({ timeout: 5_000 });
+  await dialog.getByRole("alert").filter({ hasText: "its log says why" }).waitFor();
   it.refuseChange = undefined;
   await dialog.getByRole("button", { name: "Delete camera and footage" }).click();
-  await page.getByText("No cameras yet.").waitFor({ timeout: 5_000 });
+  await page.getByText("No cameras yet.").waitFor();
   assert.equal(it.cameras.length, 0);
 });
 
-test("a wrong value is said beside its input", { timeout: 60_000 }, async (t) => {
+test("a wrong value is said beside its input", whole, async (t) => {
   const { page, it } = await open(t, (c) => c.play());
   it.refuseChange = { status: 400, text: 'streams.sub.url: begins with "http"' };
   await page.getByRole("button", { name: "Add camera" }).click();
@@ -430,11 +452,11 @@ test("a wrong value is said beside its input", { timeout: 60_000 }, async (t) =>
   await page.getByLabel("Address of the main stream").fill("rtsp://10.0.0.7/main");
   await page.getByLabel("Address of the sub stream").fill("http://10.0.0.7/sub");
   await page.getByRole("button", { name: "Add", exact: true }).click();
-  await page.locator(".field", { has: page.locator('input[name="sub.url"][aria-invalid=true]') }).getByText('begins with "http"').waitFor({ timeout: 5_000 });
+  await page.locator(".field", { has: page.locator('input[name="sub.url"][aria-invalid=true]') }).getByText('begins with "http"').waitFor();
   assert.equal(await page.locator("dialog [aria-invalid=true]").count(), 1);
 });
 
-test("a camera is tried and changed, and only what differs is sent", { timeout: 60_000 }, async (t) => {
+test("a camera is tried and changed, and only what differs is sent", whole, async (t) => {
   const { page, it } = await open(t, (c) => c.play());
   for (const [type, s] of Object.entries(it.cameras[0].streams)) Object.assign(s, { config: { url: `rtsp://10.0.0.7/${type}`, username: "u" } });
   const dialog = page.getByRole("dialog");
@@ -450,20 +472,20 @@ test("a camera is tried and changed, and only what differs is sent", { timeout: 
 
   it.tried = { ok: true, video: { format: "H.264", codec: "avc1.4d4016", width: 640, height: 360, frameRate: 20, bitRate: 500_000, gopFrames: 40, gopSec: 2 } };
   await sub.getByRole("button", { name: "Test the sub stream" }).click();
-  await sub.getByRole("status").filter({ hasText: /H\.264, 640 × 360, 20 pictures a second.*500 kbit\/s.*key frame every 2 s/ }).waitFor({ timeout: 10_000 });
+  await sub.getByRole("status").filter({ hasText: /H\.264, 640 × 360, 20 pictures a second.*500 kbit\/s.*key frame every 2 s/ }).waitFor();
   assert.deepEqual(it.changes, [{ url: "rtsp://10.0.0.8/sub", username: "u", camera: "u-1", stream: "sub" }]);
   it.tried = { ok: false, cause: "login_refused", error: "login refused (401): check user and password" };
   await sub.getByRole("button", { name: "Test the sub stream" }).click();
-  await sub.getByRole("alert").filter({ hasText: "check user and password" }).waitFor({ timeout: 10_000 });
+  await sub.getByRole("alert").filter({ hasText: "check user and password" }).waitFor();
   it.refuseChange = { status: 400, text: "password: is to be given again" };
   await sub.getByRole("button", { name: "Test the sub stream" }).click();
-  await dialog.locator(".field", { has: page.locator("input[name=password][aria-invalid=true]") }).getByText("is to be given again").waitFor({ timeout: 10_000 });
+  await dialog.locator(".field", { has: page.locator("input[name=password][aria-invalid=true]") }).getByText("is to be given again").waitFor();
   assert.equal(await page.evaluate(() => document.activeElement.name), "password");
 
   await dialog.getByLabel("password").fill("p");
   it.refuseChange = { status: 412, text: "precondition failed" };
   await dialog.getByRole("button", { name: "Save" }).click();
-  await dialog.getByRole("alert").filter({ hasText: "Somebody else has changed" }).waitFor({ timeout: 10_000 });
+  await dialog.getByRole("alert").filter({ hasText: "Somebody else has changed" }).waitFor();
   it.refuseChange = undefined;
   it.changes = [];
   await dialog.getByRole("button", { name: "Save" }).click();
@@ -480,8 +502,8 @@ test("a camera is tried and changed, and only what differs is sent", { timeout: 
   assert.equal(await dialog.getByLabel("User name").count(), 2);
 });
 
-test("a refusal of the recorder is shown in its own words", { timeout: 60_000 }, async (t) => {
+test("a refusal of the recorder is shown in its own words", whole, async (t) => {
   const { page, it } = await open(t, (c) => c.play());
   it.refuse = { status: 401, text: "start it with -allow-anonymous view" };
-  await page.getByRole("alert").filter({ hasText: "start it with -allow-anonymous view" }).first().waitFor({ timeout: 10_000 });
+  await page.getByRole("alert").filter({ hasText: "start it with -allow-anonymous view" }).first().waitFor();
 });

@@ -12,7 +12,7 @@ import readline from "node:readline";
 import test from "node:test";
 import { launch, watch } from "./browser.mjs";
 
-const limit = 20_000; // ms for what a person would wait for; a busy machine is slow
+const limit = 60_000; // ms for what a person would wait for; a busy machine is slow
 const phone = { width: 360, height: 740 };
 
 /** owned starts a recorder with two cameras that are not there, and claims it
