@@ -30,7 +30,7 @@ type tries struct{ name, address string }
 type limiter struct {
 	every time.Duration
 	burst int
-	cell  func(tries) uint64
+	cell  func(tries) uint64 // of a key; tests keep all apart
 	began time.Time
 
 	mu *sync.Mutex
