@@ -201,7 +201,7 @@ test("an administrator tries and changes a camera", { timeout: 180_000 }, async 
   await page.keyboard.press("ControlOrMeta+A");
   await page.keyboard.type("gate");
   await page.keyboard.press("Enter");
-  await page.getByRole("heading", { name: "gate" }).waitFor();
+  await page.getByRole("heading", { name: "gate", exact: true }).waitFor();
   await dialog.waitFor({ state: "hidden" });
   await page.getByRole("button", { name: "Change gate…" }).click();
   assert.equal(await main.getByLabel("Address").inputValue(), "rtsp://127.0.0.1:1/main");
