@@ -476,7 +476,8 @@ var mutants = []mutant{{
 	file:   "nvr/store/internal/sampledir/disk.go",
 	old:    "len(files) < 2 ||",
 	new:    "len(files) < 200 ||",
-	test:   "TestSixteenFilesCostFourFlushes",
+	test:   "TestSixteenStreamsCostFourFlushesASecond",
+	in:     "nvr/store",
 }, {
 	breaks: "a step takes all there is",
 	file:   "nvr/store/directory.go",
@@ -960,6 +961,30 @@ var mutants = []mutant{{
 	old:    "if why := s.goingIn(d); why != \"\" {",
 	new:    "if why := s.goingIn(d); false {",
 	test:   "TestDirectoryOfADeletedCameraIsInUse",
+}, {
+	breaks: "a stall of five minutes to the unit is taken",
+	file:   "nvr/store/run.go",
+	old:    "case au.Received.Sub(rec.received) >= media.MaxRecording.Std():",
+	new:    "case au.Received.Sub(rec.received) > media.MaxRecording.Std():",
+	test:   "TestStallIsRefusedAtFiveMinutes",
+}, {
+	breaks: "a flush tells blocks for bytes",
+	file:   "nvr/store/flush.go",
+	old:    "addBytes += sh.addSum.bytes",
+	new:    "addBytes += sh.addSum.fsBytes",
+	test:   "TestFlushTellsWhatItDid",
+}, {
+	breaks: "files that others have deleted are not told",
+	file:   "nvr/store/directory.go",
+	old:    "if had[id] {",
+	new:    "if had[id] && false {",
+	test:   "TestFileThatIsGoneAlreadyIsToldOnce",
+}, {
+	breaks: "files that were unlinked before the start are told as deleted by others",
+	file:   "nvr/store/directory.go",
+	old:    "if had[id] {",
+	new:    "if had[id] || true {",
+	test:   "TestFileThatIsGoneAlreadyIsToldOnce",
 }, {
 	breaks: "five minutes to the unit are taken",
 	file:   "nvr/store/run.go",

@@ -356,8 +356,10 @@ var scenarios = []scenario{
 		f := l.play(l.put(settings("front", plenty, 6, false)).Stream("main"), 0)
 		f.play(l, 5500*time.Millisecond)
 		l.fault()
+		l.disk.Fail(sampledirtest.Append, 1, 1, syscall.ENOSPC) // before anybody asks how much room there is
+		f.play(l, time.Second)
 		l.capacity(4 << 10)
-		f.play(l, 4*time.Second)
+		f.play(l, 3*time.Second)
 		f = l.next(f, "camera closed")
 		f.play(l, 6*time.Second)
 		l.meantPause(f.run.st)
@@ -536,7 +538,7 @@ var scenarios = []scenario{
 			case 5:
 				l.put(settings("front", 20<<10, 4, false))
 			case 8:
-				l.meant("deleted by the first limit", l.oldest(f.run.st), 2)
+				l.meant("deleted by the first limit", l.oldest(f.run.st), 1)
 				l.put(settings("front", 8<<10, 4, false))
 			}
 		}

@@ -679,23 +679,38 @@ func (d *directory) close(id int64) {
 const unlinksPerStep = 64
 
 // collect unlinks garbage: files whose garbage rows are committed. Their rows
-// go with the next flush, after the directory was synced (R30).
+// go with the next flush, after the directory was synced. A file that is gone
+// already counts as unlinked; where its row was deleted just now, somebody else
+// has taken it, and the log says so (R30).
 func (d *directory) collect() error {
 	d.mu.Lock()
 	ids := d.garbage[:min(len(d.garbage), unlinksPerStep)]
+	had := make(map[int64]bool)
+	for _, id := range ids {
+		_, had[id] = d.room.sizes[id]
+	}
 	d.mu.Unlock()
 	if len(ids) == 0 {
 		return nil
 	}
-	var done, left []int64
+	var done, left, missed []int64
 	var failed error
 	for _, id := range ids {
 		d.close(id)
-		if err := d.dir.Unlink(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch err := d.dir.Unlink(id); {
+		case errors.Is(err, fs.ErrNotExist):
+			if had[id] {
+				missed = append(missed, id)
+			}
+		case err != nil:
 			left, failed = append(left, id), err
 			continue
 		}
 		done = append(done, id)
+	}
+	if len(missed) > 0 {
+		d.store.log.Warn("files of deleted recordings were gone already; nobody else should delete in a sample directory",
+			"dir", d.path, "files", len(missed), "recordings", listed(missed, mostListed))
 	}
 	if len(done) > 0 {
 		if err := d.sync(); err != nil {

@@ -163,8 +163,8 @@ func (s *Store) serve(ctx context.Context) {
 			case p.no == earlierPlan:
 				why = "files of before the start"
 			case p.no >= 0:
-				why = fmt.Sprintf("%d sec after start of %s-%s recording %d/%d",
-					p.st.settings().FlushIfSec, p.st.name, p.st.typ, p.st.id, p.no)
+				why = fmt.Sprintf("%d sec after start of %v %s-%s recording %d/%d",
+					p.st.settings().FlushIfSec, p.st.length(p.no), p.st.name, p.st.typ, p.st.id, p.no)
 			}
 			err := s.flush(ctx, why)
 			switch {
@@ -198,6 +198,19 @@ func (st *Stream) committed(no int32) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.removed || no < st.committedNo
+}
+
+// length is the media duration of a recording that is not committed, in whole
+// seconds.
+func (st *Stream) length(no int32) time.Duration {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, rec := range st.recent {
+		if rec.no == no {
+			return media.Duration(rec.video.Duration).Std().Round(time.Second)
+		}
+	}
+	return 0
 }
 
 // share is what one flush does for one stream.
@@ -324,10 +337,68 @@ func (s *Store) flushLocked(ctx context.Context, why string) (err error) {
 	if !s.kept.Load() && !slices.ContainsFunc(all, func(sh *share) bool { return sh.leftOut != nil }) {
 		s.damage.whole()
 	}
-	s.log.Info("flushed", "flush", s.flushes, "why", why, "added", ids(batch.Add, func(r *db.NewRecording) int64 { return r.ID }),
-		"deleted", ids(batch.Delete, func(id *int64) int64 { return *id }),
-		"collected", ids(batch.Collected, func(g *db.Garbage) int64 { return g.ID }), "took", time.Since(began).Round(time.Microsecond))
+	s.tellFlushed(why, batch, all, drops, time.Since(began))
 	return nil
+}
+
+// tellFlushed is the one line of a flush (R18): what it did in which directory,
+// with the bytes of files that got a row and of those that lost theirs.
+func (s *Store) tellFlushed(why string, batch *db.Batch, all []*share, drops []*drop, took time.Duration) {
+	var add, del []db.Garbage
+	var addBytes, delBytes int64
+	for _, r := range batch.Add {
+		add = append(add, db.Garbage{DirID: r.DirID, ID: r.ID})
+	}
+	for _, d := range drops {
+		del = append(del, d.del...)
+		delBytes += d.sum.bytes
+	}
+	for _, sh := range all {
+		del = append(del, sh.del...)
+		addBytes += sh.addSum.bytes
+		delBytes += sh.delSum.bytes
+	}
+	s.log.Info("flushed", "flush", s.flushes, "why", why, "added", s.listedByDir(add), "addedBytes", addBytes,
+		"deleted", s.listedByDir(del), "deletedBytes", delBytes, "collected", s.listedByDir(batch.Collected), "took", took.Round(time.Microsecond))
+}
+
+// listedByDir lists recordings for a line of the log, by directory where there are
+// several.
+func (s *Store) listedByDir(list []db.Garbage) string {
+	var parts []string
+	for _, d := range s.dirs {
+		var ids []int64
+		for _, g := range list {
+			if g.DirID == d.id {
+				ids = append(ids, g.ID)
+			}
+		}
+		switch {
+		case len(s.dirs) == 1:
+			return listed(ids, mostListed)
+		case len(ids) > 0:
+			parts = append(parts, d.path+": "+listed(ids, max(4, mostListed/len(s.dirs))))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// mostListed is how many recordings a line of the log lists (R7, R18).
+const mostListed = 16
+
+// listed lists so many recordings for a line of the log.
+func listed(ids []int64, most int) string {
+	var b strings.Builder
+	for i, id := range ids[:min(len(ids), most)] {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(idString(id))
+	}
+	if more := len(ids) - most; more > 0 {
+		fmt.Fprintf(&b, " and %d more", more)
+	}
+	return b.String()
 }
 
 // fill puts the shares of streams into a batch, in the place of what an earlier try
@@ -610,23 +681,6 @@ func (s *Store) discard(garbage []db.Garbage) {
 func idString(id int64) string {
 	st, no := db.SplitID(id)
 	return fmt.Sprintf("%d/%d", st, no)
-}
-
-// ids names recordings in a log line, a bounded number of them (R18, R7).
-func ids[T any](rows []T, id func(*T) int64) string {
-	const most = 16
-	var b strings.Builder
-	for i := range rows {
-		if i == most {
-			fmt.Fprintf(&b, " and %d more", len(rows)-most)
-			break
-		}
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(idString(id(&rows[i])))
-	}
-	return b.String()
 }
 
 type planHeap []plan

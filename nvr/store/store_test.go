@@ -452,6 +452,74 @@ func TestRecordingIsRefusedAtFiveMinutes(t *testing.T) {
 	}
 }
 
+// R4 (c, d): nothing came for five minutes, since the camera, the network or the
+// machine stood still, or the clock that counts has jumped. The unit behind that is
+// refused, key frame or not, what came before is kept, and the next run records.
+func TestStallIsRefusedAtFiveMinutes(t *testing.T) {
+	const step = 9000
+	for _, tt := range []struct {
+		name  string
+		stall time.Duration // until the second picture comes
+		jump  time.Duration // of the clock that counts, for this picture only
+		dts   int64         // the second picture's, 90 kHz
+		key   bool
+		ok    bool
+	}{
+		{name: "network, shorter", stall: 299_990 * time.Millisecond, dts: 26_999_100, ok: true},
+		{name: "network", stall: 5 * time.Minute, dts: 27_000_000},
+		{name: "network, key frame", stall: 6 * time.Minute, dts: 32_400_000, key: true},
+		{name: "camera, shorter", stall: 299_990 * time.Millisecond, dts: step, ok: true},
+		{name: "camera", stall: 5 * time.Minute, dts: step},
+		{name: "camera, key frame", stall: 6 * time.Minute, dts: step, key: true},
+		{name: "clock, shorter", jump: 299_990 * time.Millisecond, dts: step, ok: true},
+		{name: "clock", jump: 5 * time.Minute, dts: step},
+		{name: "clock, a day", jump: 24 * time.Hour, dts: step, key: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, nil)
+				st := b.camera("front", plenty, 0)
+				f := newFeed(st.Begin(nil))
+				if err := f.one(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(tt.stall)
+				err := f.run.Append(media.AccessUnit{
+					Kind: media.Video, DTS: tt.dts, PTS: tt.dts, Key: tt.key, Data: picture(1, f.size),
+					Entry: testEntry, Received: time.Now().Add(tt.jump),
+				})
+				if ok := err == nil; ok != tt.ok || !ok && !errors.Is(err, ErrTooLong) {
+					t.Errorf("append: %v", err)
+				}
+				f.run.End("test")
+				f = newFeed(st.Begin(nil))
+				f.play(t, time.Second)
+				f.run.End("test")
+				time.Sleep(2 * time.Second)
+				if err := b.s.Healthy(t.Context()); err != nil {
+					t.Errorf("afterwards: %v", err)
+				}
+				b.stop()
+				if strings.Contains(b.log.String(), "set aside") || strings.Contains(b.log.String(), "level=ERROR") {
+					t.Error("the schema refused what the run had accepted")
+				}
+				b.start()
+				want := []int{1, 10}
+				if tt.ok {
+					want[0] = 2
+				}
+				var got []int
+				for _, r := range list(t, b.again("front")) {
+					got = append(got, r.VideoSamples)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("recordings have %v pictures, want %v", got, want)
+				}
+			})
+		})
+	}
+}
+
 func TestBackwardTimestampEndsTheRunAndKeepsWhatCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
@@ -510,23 +578,24 @@ func TestUnfitRecordingIsSetAside(t *testing.T) {
 func TestGarbageRowsGoAfterUnlink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
-		const limit = 32 << 20
+		const limit, recording = 32 << 20, 5 << 20
 		st := b.camera("front", limit, 60)
 		f := newFeed(st.Begin(nil))
 		f.size = 8 << 10 // 80 KiB/s, 4.8 MiB a recording
 		var largest int64
-		for range 30 {
-			f.play(t, time.Minute)
+		for range 30 * 60 {
+			f.play(t, time.Second)
 			in := st.Info()
 			st.mu.Lock()
 			committed := st.fsBytes
 			st.mu.Unlock()
 			largest = max(largest, committed)
-			if in.Bytes > limit+3*(5<<20) {
+			// One recording, and what comes until the next flush is collected.
+			if in.Bytes > limit+recording*3/2 {
 				t.Fatalf("%d bytes on the disk, limit %d", in.Bytes, limit)
 			}
 		}
-		if largest > limit || largest < limit-2*(5<<20) {
+		if largest > limit || largest < limit-recording {
 			t.Errorf("at most %d bytes committed, limit %d: too much, or too much deleted", largest, limit)
 		}
 		f.run.End("test")
@@ -547,6 +616,109 @@ func TestGarbageRowsGoAfterUnlink(t *testing.T) {
 		first := numbers(t, st, list(t, st)[0].No)[0]
 		if got := everyPicture(t, st, first); got != f.n-first {
 			t.Errorf("%d pictures from %d on, want %d", got, first, f.n-first)
+		}
+	})
+}
+
+// R30: a file that somebody else has deleted counts as unlinked, and the log names
+// it once. One that the recorder has unlinked before a kill is no such file.
+func TestFileThatIsGoneAlreadyIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d *scripted
+		b := newBench(t, script(&d))
+		st := b.camera("front", plenty, 0)
+		for range 3 {
+			f := newFeed(st.Begin(nil))
+			f.play(t, time.Second)
+			f.run.End("test")
+		}
+		time.Sleep(2 * time.Second)
+		if err := os.Remove(filepath.Join(b.s.dirs[0].path, sampledir.Name(db.CompositeID(st.id, 1)))); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.s.DeleteCamera(t.Context(), b.s.Cameras()[0].UUID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := len(b.files()); n != 0 {
+			t.Errorf("%d files are left", n)
+		}
+		warned := regexp.MustCompile(`level=WARN msg="files of deleted recordings were gone already.*`)
+		if got := warned.FindAllString(b.log.String(), -1); len(got) != 1 || !strings.Contains(got[0], fmt.Sprintf("recordings=%d/1", st.id)) {
+			t.Errorf("the log says %q, want one line of recording 1", got)
+		}
+
+		d.stop(errDisk, "unlink")
+		f := newFeed(b.camera("back", plenty, 0).Begin(nil))
+		f.play(t, time.Second)
+		f.run.End("test")
+		time.Sleep(2 * time.Second)
+		if err := b.s.DeleteCamera(t.Context(), b.s.Cameras()[0].UUID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		b.stop()
+		if err := os.Remove(b.files()[0]); err != nil { // as a kill behind the unlink leaves it
+			t.Fatal(err)
+		}
+		b.log.reset()
+		b.start()
+		time.Sleep(5 * time.Minute)
+		if warned.MatchString(b.log.String()) {
+			t.Error("a file unlinked before a start is told as deleted by others")
+		}
+	})
+}
+
+// R18: a flush is one line of the log, with its cause, what it did in each
+// directory, and bytes.
+func TestFlushTellsWhatItDid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		b := newBench(t, func(cfg *Config) { cfg.DirRoots = []string{root} })
+		st := b.camera("front", plenty, 30)
+		f := newFeed(st.Begin(nil))
+		f.play(t, 14*time.Second)
+		f.run.End("test")
+		time.Sleep(time.Minute)
+		lines := func() (all []string) {
+			for line := range strings.Lines(b.log.String()) {
+				if _, after, ok := strings.Cut(line, " msg="); ok && strings.HasPrefix(after, "flushed ") {
+					all = append(all, strings.TrimSpace(after))
+				}
+			}
+			b.log.reset()
+			return all
+		}
+		want := fmt.Sprintf(`flushed flush=1 why="30 sec after start of 14s front-main recording %d/0" added=%[1]d/0 addedBytes=%d deleted="" deletedBytes=0 collected="" took=0s`,
+			st.id, st.Info().Bytes)
+		if got := lines(); len(got) != 1 || got[0] != want {
+			t.Errorf("the log says\n%q, want\n%q", got, want)
+		}
+
+		second := filepath.Join(root, "second")
+		if _, err := b.s.AddDir(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.s.AddCamera(t.Context(), CameraConfig{ShortName: "back", Streams: map[string]StreamConfig{
+			"main": {URL: "rtsp://10.0.0.2/", Record: true, SampleFileDir: second},
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		feeds := []*feed{newFeed(st.Begin(nil)), newFeed(b.again("back").Begin(nil))}
+		playAll(t, feeds, time.Second)
+		for _, f := range feeds {
+			f.run.End("test")
+		}
+		time.Sleep(2 * time.Second)
+		b.log.reset()
+		if err := b.s.flush(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+		got := lines()
+		want = fmt.Sprintf(`added="%s: %d/1; %s: %d/0"`, b.s.dirs[0].path, st.id, second, b.again("back").id)
+		if len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("the log says\n%q, want\n%q", got, want)
 		}
 	})
 }
@@ -644,7 +816,7 @@ func flushedIDs(log string) (deleted, collected string) {
 	return deleted, collected
 }
 
-var flushedLine = regexp.MustCompile(`msg=flushed .*deleted=("[^"]*"|\S*) collected=("[^"]*"|\S*)`)
+var flushedLine = regexp.MustCompile(`msg=flushed .*deleted=("[^"]*"|\S*) deletedBytes=\d+ collected=("[^"]*"|\S*)`)
 
 // scripted is a directory that fails when told to.
 type scripted struct {

@@ -206,16 +206,21 @@ func TestTerminatedAtWorkItStopsInOrder(t *testing.T) {
 			return syscall.SIGTERM
 		}, "run", "-data", data, "-http", "127.0.0.1:0", "-allow-anonymous", "admin")
 	}
-	ends := func(t *testing.T, p *traced) {
+	ends := func(t *testing.T, p *traced, data string) {
 		t.Helper()
 		if ws := p.wait(); !ws.Exited() || ws.ExitStatus() != 0 {
 			t.Errorf("SIGTERM at %v: %v, exit code %d: %s", p.last, ws, ws.ExitStatus(), p.log())
+		}
+		// The next start would adopt what got no row: it is nothing.
+		out, code := nvrCommand(t, "check", "-data", data)
+		if code != 0 || !strings.Contains(out, ": 0 findings") || strings.Contains(out, "no row yet") {
+			t.Errorf("check, before the next start: %d: %s", code, out)
 		}
 	}
 	data := configured(t, config)
 	t.Run("start", func(t *testing.T) {
 		for n := 1; n < 60; n += 7 {
-			ends(t, run(data, func(c sysCall) bool { return c.n == n }))
+			ends(t, run(data, func(c sysCall) bool { return c.n == n }), data)
 			comesBack(t, data)
 		}
 	})
@@ -226,7 +231,7 @@ func TestTerminatedAtWorkItStopsInOrder(t *testing.T) {
 				recording = recording || strings.HasPrefix(c.path, "sample/0") // a file
 				return recording && strings.Contains(c.name, name) && c.path == "db-wal"
 			})
-			ends(t, p)
+			ends(t, p, data)
 			comesBack(t, data)
 		}
 	})
@@ -265,7 +270,7 @@ func TestTerminatedAtWorkItStopsInOrder(t *testing.T) {
 			if res, err := http.DefaultClient.Do(req); err == nil { // it may stop before it answers
 				res.Body.Close()
 			}
-			ends(t, p)
+			ends(t, p, data)
 			comesBack(t, data, deleted...)
 		}
 	})

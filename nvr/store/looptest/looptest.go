@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -51,4 +52,22 @@ func Mount(tb testing.TB, size int64) (dir, device string) {
 		}
 	})
 	return dir, device
+}
+
+// Written is what the kernel counts of a device: how often its cache was flushed,
+// and bytes written, both since it is there.
+func Written(tb testing.TB, device string) (flushes, bytes int64) {
+	tb.Helper()
+	// Documentation/block/stat: the 7th is sectors written, the 16th flushes.
+	text, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(device), "stat"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	f := strings.Fields(string(text))
+	if len(f) < 16 {
+		tb.Skipf("the kernel counts no flushes: %q", text)
+	}
+	sectors, _ := strconv.ParseInt(f[6], 10, 64)
+	flushes, _ = strconv.ParseInt(f[15], 10, 64)
+	return flushes, sectors * 512
 }

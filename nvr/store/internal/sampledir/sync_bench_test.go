@@ -3,77 +3,12 @@ package sampledir
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"holdfast/nvr/store/looptest"
 )
-
-// loopFS mounts an ext4 of its own, so that what the kernel counts of its disk
-// is of the benchmark alone, and returns where, and the disk's statistics.
-func loopFS(b testing.TB) (dir string, stat func() (flushes, bytes int64)) {
-	b.Helper()
-	dir, disk := looptest.Mount(b, 2<<30)
-	return dir, func() (flushes, bytes int64) {
-		// Documentation/block/stat: the 7th is sectors written, the 16th flushes.
-		text, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(disk), "stat"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		f := strings.Fields(string(text))
-		if len(f) < 16 {
-			b.Skipf("the kernel counts no flushes: %q", text)
-		}
-		sectors, _ := strconv.ParseInt(f[6], 10, 64)
-		flushes, _ = strconv.ParseInt(f[15], 10, 64)
-		return flushes, sectors * 512
-	}
-}
-
-// A second of 16 streams costs the disk four flushes at most (design, numbers).
-func TestSixteenFilesCostFourFlushes(t *testing.T) {
-	dir, stat := loopFS(t)
-	d, err := OpenDisk(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	var files []File
-	for i := range 16 {
-		f, err := d.Create(int64(i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		files = append(files, f)
-	}
-	if err := d.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	const seconds, most = 20, 4
-	before, _ := stat()
-	for at := range int64(seconds) {
-		for _, f := range files {
-			if _, err := f.Append(at*10_000, make([]byte, 10_000)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for i, err := range d.SyncFiles(files) {
-			if err != nil {
-				t.Errorf("file %d: %v", i, err)
-			}
-		}
-	}
-	after, _ := stat()
-	if n := after - before; n < seconds || n > most*seconds {
-		t.Errorf("%d flushes of the disk in %d steps, want at least one and at most %d each", n, seconds, most)
-	}
-}
 
 // BenchmarkSync compares the ways of making durable what n streams of 4 Mb/s
 // have given in a second. An operation is such a second, without the waiting.
@@ -113,7 +48,7 @@ func BenchmarkSync(b *testing.B) {
 	} {
 		for _, n := range []int{1, 8, 16} {
 			b.Run(fmt.Sprintf("%s/streams=%d", way.name, n), func(b *testing.B) {
-				dir, stat := loopFS(b)
+				dir, device := looptest.Mount(b, 2<<30) // what the kernel counts of it is of the benchmark alone
 				d, err := OpenDisk(dir)
 				if err != nil {
 					b.Fatal(err)
@@ -135,7 +70,7 @@ func BenchmarkSync(b *testing.B) {
 				for i := range payload {
 					payload[i] = byte(i * i)
 				}
-				flushes, bytes := stat()
+				flushes, bytes := looptest.Written(b, device)
 				var syncing, worst time.Duration
 				b.ResetTimer()
 				for at := int64(0); b.Loop(); at += second {
@@ -152,7 +87,7 @@ func BenchmarkSync(b *testing.B) {
 					syncing += took
 					worst = max(worst, took)
 				}
-				after, written := stat()
+				after, written := looptest.Written(b, device)
 				b.ReportMetric(float64(after-flushes)/float64(b.N), "flushes/op")
 				b.ReportMetric(float64(written-bytes)/float64(b.N)/float64(n*second), "written/given")
 				b.ReportMetric(float64(syncing.Milliseconds())/float64(b.N), "sync-ms/op")
