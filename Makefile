@@ -121,7 +121,7 @@ bench: setup
 # killed at each of its first 300 calls.
 crash:
 	go test -count 1 -v -timeout 24h -run '^TestPowerCutCosts|^TestEveryOperation|^TestFaultsUnder' ./nvr/store -every -subsets $(N) -seed $(SEED)
-	go test -count 1 -v -timeout 24h -run '^TestEveryOperationOfSQLite' ./nvr/db -every
+	go test -count 1 -v -timeout 24h -run '^TestEveryOperationOfSQLite|^TestPowerCutInAn' ./nvr/db -every -seed $(SEED)
 	go test -count 1 -v -timeout 2h -run '^TestKilledAtAnyCall' ./nvr/cmd/nvr -every-kill
 
 # A table of each day as it goes; the first thing that does not hold ends it.

@@ -962,6 +962,38 @@ var mutants = []mutant{{
 	new:    "if why := s.goingIn(d); false {",
 	test:   "TestDirectoryOfADeletedCameraIsInUse",
 }, {
+	breaks: "a commit does not sync the log",
+	file:   "nvr/db/db.go",
+	old:    "\"synchronous(extra)\"",
+	new:    "\"synchronous(normal)\"",
+	test:   "TestPowerCutInAnOperationOfSQLite",
+}, {
+	breaks: "a stop commits nothing",
+	file:   "nvr/store/store.go",
+	old:    "if err := s.flush(ctx, \"stop\"); err != nil {",
+	new:    "if err := error(nil); err != nil {",
+	test:   "TestTerminatedAtWorkItStopsInOrder",
+	in:     "nvr/cmd/nvr",
+}, {
+	breaks: "a stop waits long for a disk",
+	file:   "nvr/cmd/nvr/run.go",
+	old:    "stopStore = 3500 * time.Millisecond",
+	new:    "stopStore = 35 * time.Second",
+	test:   "TestDiskThatHangsHoldsUpNoStop",
+}, {
+	breaks: "a sync of the directory that failed is tried again",
+	file:   "nvr/store/unsynced.go",
+	old:    "\t\td.failed(err)\n\t\treturn err\n",
+	new:    "\t\treturn err\n",
+	test:   "TestSyncThatFailsEndsTheProcess/sample",
+	in:     "nvr/cmd/nvr",
+}, {
+	breaks: "memory is bounded by twice as much",
+	file:   "nvr/store/store.go",
+	old:    "cfg.RingBytes = 256 << 20",
+	new:    "cfg.RingBytes = 512 << 20",
+	test:   "TestMemoryIsBoundedByDefault",
+}, {
 	breaks: "a stall of five minutes to the unit is taken",
 	file:   "nvr/store/run.go",
 	old:    "case au.Received.Sub(rec.received) >= media.MaxRecording.Std():",

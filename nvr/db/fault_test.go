@@ -28,6 +28,22 @@ type tale struct {
 	tried    int32
 	poisoned bool
 	errs     []error
+
+	record bool   // what is done to the files, from the camera on
+	marks  []mark // of the log
+}
+
+// mark is how far a tale had come at a place of the log.
+type mark struct {
+	changes     int // of the log before it
+	told, tried int32
+}
+
+// mark notes how far the tale has come.
+func (l *tale) mark() {
+	if _, n := l.vfs.Recorded(); l.record {
+		l.marks = append(l.marks, mark{n, l.told, l.tried})
+	}
 }
 
 var every = flag.Bool("every", false, "let each operation of SQLite fail that there is, not a sample of them")
@@ -87,6 +103,10 @@ func (l *tale) live() {
 			{Type: "main", DirID: c.Dirs[0].ID, URL: "rtsp://camera/main", Record: true, RetainBytes: 1e9, FlushIfSec: 120}}}}
 		return d.ApplyConfig(ctx, cam)
 	})
+	if l.record {
+		l.vfs.Record(l.path)
+	}
+	l.mark()
 	for no := range int32(taleFlushes) {
 		b := &Batch{}
 		if !step(func() error {
@@ -105,11 +125,13 @@ func (l *tale) live() {
 			r.Playback.Video[0] = byte(no)
 			b.Add = []NewRecording{r}
 			l.tried = no + 1
+			l.mark()
 			return d.Flush(ctx, b)
 		}) {
 			break
 		}
 		l.told = no + 1
+		l.mark()
 	}
 	if l.poisoned {
 		later := l.vfs.Later()

@@ -112,6 +112,27 @@ func TestSlowSyncHoldsUpOnlyItsOwnWatermark(t *testing.T) {
 	})
 }
 
+// Where nobody says otherwise, what no disk has taken yet takes 256 MiB of memory.
+func TestMemoryIsBoundedByDefault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took atomic.Int64
+		b, slow, _ := twoDisks(t, 0, &took)
+		f := newFeed(slow.Begin(nil))
+		f.size = 1 << 20 // 10 MiB/s
+		took.Store(int64(time.Minute))
+		var most int64
+		for range 40 {
+			f.play(t, time.Second)
+			most = max(most, b.s.ring.Load())
+		}
+		if most < 240<<20 || most > 256<<20+16<<20 {
+			t.Errorf("at most %d MiB wait in memory, want 256", most>>20)
+		}
+		took.Store(0)
+		f.run.End("test")
+	})
+}
+
 // A disk that stands still for long: memory stays within its bound, the oldest
 // recordings fall out of it and are a gap that says why, what is kept plays from
 // its key frames on, and the other disk takes all of its own.

@@ -17,6 +17,7 @@ import (
 	"holdfast/nvr/camera/cameratest"
 	"holdfast/nvr/mp4"
 	"holdfast/nvr/store"
+	"holdfast/nvr/store/looptest"
 )
 
 var everyKill = flag.Bool("every-kill", false, "kill the recorder at each of its first 300 calls, not at a sample of them")
@@ -54,9 +55,12 @@ func busyCameras(t *testing.T, n int) (config string) {
 	return config
 }
 
-func configured(t *testing.T, config string) (data string) {
+// configured makes a data directory for the cameras, in dir if any is given.
+func configured(t *testing.T, config string, dir ...string) (data string) {
 	t.Helper()
-	data = t.TempDir()
+	if data = strings.Join(dir, ""); data == "" {
+		data = t.TempDir()
+	}
 	if out, code := nvrCommand(t, "config", "import", config, "-data", data); code != 0 {
 		t.Fatal(out)
 	}
@@ -134,12 +138,21 @@ func TestKilledAtAnyCallItComesBack(t *testing.T) {
 	for lane := range lanes {
 		running.Go(func() {
 			t.Run(fmt.Sprint("lane", lane), func(t *testing.T) {
-				used := configured(t, config)
+				newDir := t.TempDir
+				if lane%2 == 0 { // an ext4 as the appliance mounts it
+					disk, _ := looptest.Mount(t, 512<<20)
+					dirs := 0
+					newDir = func() string {
+						dirs++
+						return filepath.Join(disk, fmt.Sprint(dirs))
+					}
+				}
+				used := configured(t, config, newDir())
 				names := make(map[string]int)
 				for n := 1 + lane*every; n <= 300 && !t.Failed(); n += lanes * every {
 					killAt(t, used, n, names)
 					if n <= 60 { // while the database is made, from nothing
-						killAt(t, filepath.Join(t.TempDir(), "new"), n, names)
+						killAt(t, filepath.Join(newDir(), "new"), n, names)
 					}
 				}
 				t.Logf("killed at %v", names)
@@ -274,4 +287,91 @@ func TestTerminatedAtWorkItStopsInOrder(t *testing.T) {
 			comesBack(t, data, deleted...)
 		}
 	})
+}
+
+// recordsThen waits for the first call of a process that has begun a sample file
+// and is the one meant.
+func recordsThen(is func(sysCall) bool) func(sysCall) bool {
+	recording := false
+	return func(c sysCall) bool {
+		recording = recording || strings.HasPrefix(c.path, "sample/0")
+		return recording && is(c)
+	}
+}
+
+// A sync of the sample directory or of the database's log that fails says that
+// nobody knows what the disk has: the process ends at once, with the exit code
+// for which the page cache is dropped before the next, and that one has all.
+func TestSyncThatFailsEndsTheProcess(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	t.Parallel()
+	config := busyCameras(t, 2)
+	for _, path := range []string{"sample", "db-wal"} {
+		t.Run(path, func(t *testing.T) {
+			data := configured(t, config)
+			due := recordsThen(func(c sysCall) bool { return strings.HasSuffix(c.name, "sync") && c.path == path })
+			calls := 0 // from the one that failed on
+			p := trace(t, data, func(c sysCall) syscall.Signal {
+				if calls > 0 || due(c) {
+					calls++
+				}
+				switch calls {
+				case 1:
+					return failCall
+				case 1000: // it goes on
+					return syscall.SIGKILL
+				}
+				return 0
+			}, "run", "-data", data, "-http", "127.0.0.1:0", "-allow-anonymous", "view")
+			if ws := p.wait(); !ws.Exited() || ws.ExitStatus() != poisonedCode {
+				t.Errorf("%v, exit code %d, want %d: %s", ws, ws.ExitStatus(), poisonedCode, p.log())
+			}
+			if _, err := os.Stat(filepath.Join(data, "db-wal")); err != nil {
+				t.Errorf("the database was closed: %v", err)
+			}
+			comesBack(t, data)
+		})
+	}
+}
+
+// A disk that hangs does not hold up the end of the process for longer than a
+// supervisor waits before it kills.
+func TestDiskThatHangsHoldsUpNoStop(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	t.Setenv(stopAsShipped, "1")
+	data := configured(t, busyCameras(t, 2))
+	due := recordsThen(func(c sysCall) bool { return strings.HasSuffix(c.name, "sync") && strings.HasPrefix(c.path, "sample") })
+	hangs := make(chan struct{})
+	var once sync.Once
+	p := trace(t, data, func(c sysCall) syscall.Signal {
+		if !due(c) {
+			return 0
+		}
+		once.Do(func() { close(hangs) })
+		return holdCall // and each sync behind it
+	}, "run", "-data", data, "-http", "127.0.0.1:0", "-allow-anonymous", "view")
+	select {
+	case <-hangs:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("nothing is synced")
+	}
+	began := time.Now()
+	if err := syscall.Kill(p.pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ws := p.wait()
+	took := time.Since(began)
+	t.Logf("it took %v", took)
+	if !ws.Exited() || ws.ExitStatus() != 1 || !strings.Contains(p.log(), "a disk does not answer") {
+		t.Errorf("%v, exit code %d: %s", ws, ws.ExitStatus(), p.log())
+	}
+	// 1 s and 3.5 s are its limits, 5 s are meant; the machine may stall.
+	if took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	comesBack(t, data)
 }

@@ -87,6 +87,13 @@ type traced struct {
 	ws    syscall.WaitStatus
 }
 
+// What at may return in place of a signal: the call is not made, and fails with
+// EIO, or its thread stands there, as before a disk that hangs.
+const (
+	failCall syscall.Signal = -1 - iota
+	holdCall
+)
+
 // trace starts nvr and calls at before each call that changes the data
 // directory; the signal it returns, if any, comes to the process before the
 // call. strace counts the calls of each thread by itself, and Go moves its
@@ -146,9 +153,12 @@ func trace(t *testing.T, data string, at func(sysCall) syscall.Signal, args ...s
 func (p *traced) follow(data string, at func(sysCall) syscall.Signal) {
 	const filteredEvent = 7
 	seen := map[int]bool{p.pid: true}
-	tid, signal := p.pid, 0
+	tid, signal, held := p.pid, 0, false
 	for {
-		syscall.PtraceCont(tid, signal) // one that was killed answers by its end
+		if !held {
+			syscall.PtraceCont(tid, signal) // one that was killed answers by its end
+		}
+		held = false
 		var ws syscall.WaitStatus
 		for {
 			var err error
@@ -172,7 +182,13 @@ func (p *traced) follow(data string, at func(sysCall) syscall.Signal) {
 			if c, ok := p.call(tid, data); ok {
 				c.n = p.last.n + 1
 				p.last = c
-				if kill := at(c); kill != 0 {
+				switch kill := at(c); kill {
+				case 0:
+				case failCall:
+					p.fail(tid)
+				case holdCall:
+					held = true
+				default:
 					syscall.Kill(p.pid, kill)
 				}
 			}
@@ -181,6 +197,18 @@ func (p *traced) follow(data string, at func(sysCall) syscall.Signal) {
 			seen[tid] = true
 		default:
 			signal = int(s)
+		}
+	}
+}
+
+// fail lets the call that a thread is about to make return EIO: there is no call
+// of number -1, and what it returns stands already where it is looked for.
+func (p *traced) fail(tid int) {
+	const pokeUser, rax, origRax = 6, 10 * 8, 15 * 8 // struct user_regs_struct
+	none, eio := -1, -int(syscall.EIO)
+	for at, value := range map[uintptr]int{origRax: none, rax: eio} {
+		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PTRACE, pokeUser, uintptr(tid), at, uintptr(value), 0, 0); errno != 0 {
+			p.t.Errorf("registers: %v", errno)
 		}
 	}
 }

@@ -75,6 +75,7 @@ type VFS struct {
 	rots   map[File]bool
 	delays map[Op]time.Duration
 	synced map[string][]byte // by path: what a power cut leaves
+	log    *Log              // nil: none is asked for
 }
 
 type fault struct {
@@ -325,6 +326,7 @@ func (v *VFS) delete(tls *libc.TLS, _, name uintptr, syncDir int32) int32 {
 		v.mu.Lock()
 		delete(v.synced, libc.GoString(name))
 		v.mu.Unlock()
+		v.changed(Delete, f, 0, nil)
 	}
 	return rc
 }
@@ -365,7 +367,11 @@ func (v *VFS) methods(p uintptr) uintptr {
 		f, m := inner(p)
 		switch v.fails(Op{Write, at[file](p).file()}) {
 		case 0:
-			return function[bytes](m.FxWrite)(tls, f, buf, n, offset)
+			rc := function[bytes](m.FxWrite)(tls, f, buf, n, offset)
+			if rc == sqlite3.SQLITE_OK {
+				v.changed(Write, at[file](p).file(), offset, unsafe.Slice(at[byte](buf), n))
+			}
+			return rc
 		case syscall.ENOSPC:
 			return sqlite3.SQLITE_FULL
 		}
@@ -376,7 +382,11 @@ func (v *VFS) methods(p uintptr) uintptr {
 			return sqlite3.SQLITE_IOERR_TRUNCATE
 		}
 		f, m := inner(p)
-		return function[func(*libc.TLS, uintptr, int64) int32](m.FxTruncate)(tls, f, size)
+		rc := function[func(*libc.TLS, uintptr, int64) int32](m.FxTruncate)(tls, f, size)
+		if rc == sqlite3.SQLITE_OK {
+			v.changed(Truncate, at[file](p).file(), size, nil)
+		}
+		return rc
 	})
 	m.FxSync = v.pointer(func(tls *libc.TLS, p uintptr, flags int32) int32 {
 		if v.fails(Op{Sync, at[file](p).file()}) != 0 {
@@ -386,6 +396,7 @@ func (v *VFS) methods(p uintptr) uintptr {
 		rc := function[number](m.FxSync)(tls, f, flags)
 		if own := at[file](p); rc == sqlite3.SQLITE_OK && own.kind != 0 {
 			v.keepSynced(libc.GoString(own.name), false)
+			v.changed(Sync, own.file(), 0, nil)
 		}
 		return rc
 	})
