@@ -117,7 +117,8 @@ bench: setup
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m ./...
 
 # At every moment of every scenario, with N random subsets of what is not synced;
-# with each operation of a directory and of SQLite failing; and the recorder
+# between any two operations of SQLite; with each operation of a directory and of
+# SQLite failing; and the recorder
 # killed at each of its first 300 calls.
 crash:
 	go test -count 1 -v -timeout 24h -run '^TestPowerCutCosts|^TestEveryOperation|^TestFaultsUnder' ./nvr/store -every -subsets $(N) -seed $(SEED)

@@ -994,6 +994,12 @@ var mutants = []mutant{{
 	new:    "cfg.RingBytes = 512 << 20",
 	test:   "TestMemoryIsBoundedByDefault",
 }, {
+	breaks: "a checkpoint does not sync the file",
+	file:   "nvr/db/checkpoint.go",
+	old:    "err := pragma(\"NOOP\")",
+	new:    "d.writer.ExecContext(ctx, \"PRAGMA synchronous = OFF\")\n\tdefer d.writer.ExecContext(ctx, \"PRAGMA synchronous = EXTRA\")\n\terr := pragma(\"NOOP\")",
+	test:   "TestPowerCutInAnOperationOfSQLite",
+}, {
 	breaks: "a stall of five minutes to the unit is taken",
 	file:   "nvr/store/run.go",
 	old:    "case au.Received.Sub(rec.received) >= media.MaxRecording.Std():",
@@ -1006,17 +1012,23 @@ var mutants = []mutant{{
 	new:    "addBytes += sh.addSum.fsBytes",
 	test:   "TestFlushTellsWhatItDid",
 }, {
+	breaks: "each file that others have deleted is a line of the log",
+	file:   "nvr/store/directory.go",
+	old:    "if d.missed == 0 || time.Since(d.saidMissed) < missedEvery {",
+	new:    "if d.missed == 0 {",
+	test:   "TestFilesThatAreGoneAlreadyAreTold",
+}, {
 	breaks: "files that others have deleted are not told",
 	file:   "nvr/store/directory.go",
 	old:    "if had[id] {",
 	new:    "if had[id] && false {",
-	test:   "TestFileThatIsGoneAlreadyIsToldOnce",
+	test:   "TestFilesThatAreGoneAlreadyAreTold",
 }, {
 	breaks: "files that were unlinked before the start are told as deleted by others",
 	file:   "nvr/store/directory.go",
 	old:    "if had[id] {",
 	new:    "if had[id] || true {",
-	test:   "TestFileThatIsGoneAlreadyIsToldOnce",
+	test:   "TestFilesThatAreGoneAlreadyAreTold",
 }, {
 	breaks: "five minutes to the unit are taken",
 	file:   "nvr/store/run.go",

@@ -53,6 +53,10 @@ type directory struct {
 	spell    spell     // of trouble, as the log has it
 	saidLost time.Time // when it last said what fell out of memory
 
+	missed     int     // files that were gone before they were unlinked, and were not told yet
+	missedIDs  []int64 // the first of them
+	saidMissed time.Time
+
 	copying chan struct{} // holds one while the database is copied there, or what it holds goes
 
 	mu sync.Mutex // a leaf: nothing is called under it
@@ -268,6 +272,7 @@ func (d *directory) step() {
 	}
 	d.mu.Unlock()
 	d.lookAtGarbage()
+	d.reportMissed()
 	d.report(err)
 }
 
@@ -675,6 +680,19 @@ func (d *directory) close(id int64) {
 	}
 }
 
+// missedEvery is how often the log names files that were gone already.
+const missedEvery = time.Hour
+
+// reportMissed says which files were gone before the recorder deleted them.
+func (d *directory) reportMissed() {
+	if d.missed == 0 || time.Since(d.saidMissed) < missedEvery {
+		return
+	}
+	d.store.log.Warn("files of deleted recordings were gone already, and the recorder did not delete them",
+		"dir", d.path, "files", d.missed, "recordings", listed(d.missedIDs, mostListed)+more(d.missed-len(d.missedIDs)))
+	d.missed, d.missedIDs, d.saidMissed = 0, nil, time.Now()
+}
+
 // unlinksPerStep keeps a big clean-up from delaying the next sync.
 const unlinksPerStep = 64
 
@@ -693,24 +711,23 @@ func (d *directory) collect() error {
 	if len(ids) == 0 {
 		return nil
 	}
-	var done, left, missed []int64
+	var done, left []int64
 	var failed error
 	for _, id := range ids {
 		d.close(id)
 		switch err := d.dir.Unlink(id); {
 		case errors.Is(err, fs.ErrNotExist):
 			if had[id] {
-				missed = append(missed, id)
+				d.missed++
+				if len(d.missedIDs) < mostListed {
+					d.missedIDs = append(d.missedIDs, id)
+				}
 			}
 		case err != nil:
 			left, failed = append(left, id), err
 			continue
 		}
 		done = append(done, id)
-	}
-	if len(missed) > 0 {
-		d.store.log.Warn("files of deleted recordings were gone already; nobody else should delete in a sample directory",
-			"dir", d.path, "files", len(missed), "recordings", listed(missed, mostListed))
 	}
 	if len(done) > 0 {
 		if err := d.sync(); err != nil {

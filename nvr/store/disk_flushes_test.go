@@ -12,9 +12,13 @@ import (
 // Sixteen streams cost the disk they share with the database four flushes of its
 // cache a second at most (design, numbers), with all that they do: each begins a
 // file a minute, each at its own second, and each flush of the database deletes
-// as many, whose files are unlinked behind it.
+// as many, whose files are unlinked behind it. Only what ext4 commits by itself,
+// each five seconds where nothing was synced, is left out: it does so in real time.
 func TestSixteenStreamsCostFourFlushesASecond(t *testing.T) {
-	disk, device := looptest.Mount(t, 256*mb)
+	if testing.Short() {
+		t.Skip("syncs a disk for a while")
+	}
+	disk, device := looptest.Mount(t, 256*mb, "commit=600")
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, func(cfg *Config) { cfg.Dir, cfg.noBallast = disk, false })
 		const n, before, seconds, most = 16, 4 * 60, 2 * 60, 4
@@ -23,6 +27,7 @@ func TestSixteenStreamsCostFourFlushesASecond(t *testing.T) {
 			t.Fatal(err)
 		}
 		foreign := newHog(t, disk)
+		defer foreign.end()
 		if err := syscall.Fallocate(int(foreign.f.Fd()), 0, 0, sp.Free-floorOf(sp.Total)-16*mb); err != nil {
 			t.Fatal(err)
 		}
@@ -35,10 +40,10 @@ func TestSixteenStreamsCostFourFlushesASecond(t *testing.T) {
 		}
 		playAll(t, feeds, before*time.Second)
 		from, _ := looptest.Written(t, device)
-		flushes := b.s.flushes
+		flushes := b.s.Flushes().Committed
 		playAll(t, feeds, seconds*time.Second)
 		to, _ := looptest.Written(t, device)
-		t.Logf("%d flushes of the disk in %d seconds, %d of the database", to-from, seconds, b.s.flushes-flushes)
+		t.Logf("%d flushes of the disk in %d seconds, %d of the database", to-from, seconds, b.s.Flushes().Committed-flushes)
 		if got := to - from; got < seconds || got > most*seconds {
 			t.Errorf("%d flushes of the disk in %d seconds, want at least one and at most %d a second", got, seconds, most)
 		}
@@ -52,6 +57,5 @@ func TestSixteenStreamsCostFourFlushesASecond(t *testing.T) {
 			}
 			f.run.End("test")
 		}
-		foreign.end()
 	})
 }

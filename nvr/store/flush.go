@@ -163,7 +163,7 @@ func (s *Store) serve(ctx context.Context) {
 			case p.no == earlierPlan:
 				why = "files of before the start"
 			case p.no >= 0:
-				why = fmt.Sprintf("%d sec after start of %v %s-%s recording %d/%d",
+				why = fmt.Sprintf("%d sec after start of %s%s-%s recording %d/%d",
 					p.st.settings().FlushIfSec, p.st.length(p.no), p.st.name, p.st.typ, p.st.id, p.no)
 			}
 			err := s.flush(ctx, why)
@@ -200,17 +200,17 @@ func (st *Stream) committed(no int32) bool {
 	return st.removed || no < st.committedNo
 }
 
-// length is the media duration of a recording that is not committed, in whole
-// seconds.
-func (st *Stream) length(no int32) time.Duration {
+// length tells the media duration of a recording that is not committed, "54s ",
+// and nothing of one without pictures.
+func (st *Stream) length(no int32) string {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for _, rec := range st.recent {
-		if rec.no == no {
-			return media.Duration(rec.video.Duration).Std().Round(time.Second)
+		if rec.no == no && rec.video.Duration > 0 {
+			return media.Duration(rec.video.Duration).Std().Round(time.Second).String() + " "
 		}
 	}
-	return 0
+	return ""
 }
 
 // share is what one flush does for one stream.
@@ -395,10 +395,15 @@ func listed(ids []int64, most int) string {
 		}
 		b.WriteString(idString(id))
 	}
-	if more := len(ids) - most; more > 0 {
-		fmt.Fprintf(&b, " and %d more", more)
+	return b.String() + more(len(ids)-most)
+}
+
+// more ends a list that is cut off, when n are left out.
+func more(n int) string {
+	if n <= 0 {
+		return ""
 	}
-	return b.String()
+	return fmt.Sprintf(" and %d more", n)
 }
 
 // fill puts the shares of streams into a batch, in the place of what an earlier try

@@ -620,33 +620,51 @@ func TestGarbageRowsGoAfterUnlink(t *testing.T) {
 	})
 }
 
-// R30: a file that somebody else has deleted counts as unlinked, and the log names
-// it once. One that the recorder has unlinked before a kill is no such file.
-func TestFileThatIsGoneAlreadyIsToldOnce(t *testing.T) {
+// R30: files that somebody else has deleted count as unlinked, and the log names
+// them, once an hour. One that the recorder has unlinked before a kill is none.
+func TestFilesThatAreGoneAlreadyAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d *scripted
 		b := newBench(t, script(&d))
-		st := b.camera("front", plenty, 0)
-		for range 3 {
-			f := newFeed(st.Begin(nil))
-			f.play(t, time.Second)
-			f.run.End("test")
-		}
-		time.Sleep(2 * time.Second)
-		if err := os.Remove(filepath.Join(b.s.dirs[0].path, sampledir.Name(db.CompositeID(st.id, 1)))); err != nil {
-			t.Fatal(err)
-		}
-		if err := b.s.DeleteCamera(t.Context(), b.s.Cameras()[0].UUID); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(5 * time.Minute)
-		if n := len(b.files()); n != 0 {
-			t.Errorf("%d files are left", n)
-		}
 		warned := regexp.MustCompile(`level=WARN msg="files of deleted recordings were gone already.*`)
-		if got := warned.FindAllString(b.log.String(), -1); len(got) != 1 || !strings.Contains(got[0], fmt.Sprintf("recordings=%d/1", st.id)) {
-			t.Errorf("the log says %q, want one line of recording 1", got)
+		told := func(want string) {
+			t.Helper()
+			if got := warned.FindAllString(b.log.String(), -1); len(got) > 1 || !strings.Contains(strings.Join(got, ""), want) || want == "" && len(got) > 0 {
+				t.Errorf("the log says %q, want one line of %q", got, want)
+			}
+			b.log.reset()
 		}
+		lose := func(recordings int) {
+			t.Helper()
+			st := b.camera("front", plenty, 0)
+			for range recordings {
+				f := newFeed(st.Begin(nil))
+				f.play(t, time.Second)
+				f.run.End("test")
+			}
+			time.Sleep(2 * time.Second)
+			for no := range recordings - 1 {
+				if err := os.Remove(filepath.Join(b.s.dirs[0].path, sampledir.Name(db.CompositeID(st.id, int32(no))))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := b.s.DeleteCamera(t.Context(), b.s.Cameras()[0].UUID); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Minute)
+			if n := len(b.files()); n != 0 {
+				t.Errorf("%d files are left", n)
+			}
+		}
+		lose(2)
+		told("files=1 recordings=1/0")
+		lose(2)
+		lose(20)
+		told("")
+		time.Sleep(time.Hour)
+		told(`files=20 recordings="2/0 3/0 3/1 3/2 3/3 3/4 3/5 3/6 3/7 3/8 3/9 3/10 3/11 3/12 3/13 3/14 and 4 more"`)
+		time.Sleep(2 * time.Hour)
+		told("")
 
 		d.stop(errDisk, "unlink")
 		f := newFeed(b.camera("back", plenty, 0).Begin(nil))
@@ -661,12 +679,9 @@ func TestFileThatIsGoneAlreadyIsToldOnce(t *testing.T) {
 		if err := os.Remove(b.files()[0]); err != nil { // as a kill behind the unlink leaves it
 			t.Fatal(err)
 		}
-		b.log.reset()
 		b.start()
-		time.Sleep(5 * time.Minute)
-		if warned.MatchString(b.log.String()) {
-			t.Error("a file unlinked before a start is told as deleted by others")
-		}
+		time.Sleep(2 * time.Hour)
+		told("")
 	})
 }
 

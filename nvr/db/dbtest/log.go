@@ -24,10 +24,21 @@ type Log struct {
 	base map[File][]byte // before the first of them, durable
 }
 
+// Kept is what a power cut leaves of a sector.
+type Kept int
+
+// What there may be. Garbage is only behind what was durable: elsewhere a sector
+// that was not written is the old one.
+const (
+	Lost Kept = iota
+	Written
+	Garbage
+)
+
 // Fate says what becomes of a sector of a change that was not synced when the
 // power failed: i counts those changes of a file, from 0, and sector those of its
 // data. Deletions and truncations have one sector.
-type Fate func(i, sector int) (kept bool)
+type Fate func(i, sector int) Kept
 
 // Record begins a log of the database at path, of which all is durable.
 func (v *VFS) Record(path string) {
@@ -51,7 +62,8 @@ func (v *VFS) Recorded() (l *Log, changes int) {
 	return v.log, len(v.log.Changes)
 }
 
-// changed takes down a change that has succeeded.
+// changed takes down a change that has succeeded. Those of one connection are in
+// their order; another one, at the same time, would not be.
 func (v *VFS) changed(kind Kind, f File, at int64, data []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -84,42 +96,52 @@ func (l *Log) Left(f File, n int, fate Fate) []byte {
 		case c.File != f:
 		case c.Kind == Sync:
 			for _, c := range waiting {
-				b = c.apply(b, func(int) bool { return true })
+				b = c.apply(b, 0, func(int) Kept { return Written })
 			}
 			waiting = waiting[:0]
 		default:
 			waiting = append(waiting, c)
 		}
 	}
+	durable := int64(len(b))
 	for i, c := range waiting {
-		b = c.apply(b, func(sector int) bool { return fate(i, sector) })
+		b = c.apply(b, durable, func(sector int) Kept { return fate(i, sector) })
 	}
 	return b
 }
 
-// apply makes the part of a change that was kept.
-func (c *Change) apply(b []byte, kept func(sector int) bool) []byte {
+// apply makes what was kept of a change, in a file of which so much is durable.
+func (c *Change) apply(b []byte, durable int64, kept func(sector int) Kept) []byte {
 	switch {
 	case c.Kind == Delete:
-		if kept(0) {
+		if kept(0) == Written {
 			return nil
 		}
 	case c.Kind == Truncate:
-		if kept(0) {
+		if kept(0) == Written {
 			return resize(b, c.at)
 		}
 	default:
 		for from, n := 0, 0; from < len(c.data); n++ { // to the next boundary of the disk's
-			to := min(len(c.data), from+sector-int((c.at+int64(from))%sector))
-			if kept(n) {
-				b = resize(b, max(int64(len(b)), c.at+int64(to)))
-				copy(b[c.at+int64(from):], c.data[from:to])
+			at := c.at + int64(from)
+			to := min(len(c.data), from+sector-int(at%sector))
+			data := c.data[from:to]
+			switch k := kept(n); {
+			case k == Garbage && at >= durable:
+				data = garbage[:len(data)]
+				fallthrough
+			case k == Written:
+				b = resize(b, max(int64(len(b)), at+int64(len(data))))
+				copy(b[at:], data)
 			}
 			from = to
 		}
 	}
 	return b
 }
+
+// garbage is what a sector may hold that was never written.
+var garbage = slices.Repeat([]byte{0xa5, 0x00, 0xff, 0x37}, sector/4)
 
 // resize cuts a file, or adds zeros to it.
 func resize(b []byte, size int64) []byte {

@@ -16,8 +16,9 @@ import (
 
 // Mount mounts an empty disk of so many bytes and returns where, and its device
 // (/dev/loopN). It skips the test where that needs root or a tool that is not there.
-// The end of the test unmounts it; a file that is open then fails the test.
-func Mount(tb testing.TB, size int64) (dir, device string) {
+// The end of the test unmounts it; a file that is open then fails the test. Options are
+// of ext4, beside those of the appliance.
+func Mount(tb testing.TB, size int64, options ...string) (dir, device string) {
 	tb.Helper()
 	if os.Getuid() != 0 {
 		tb.Skip("mounting a loop device needs root")
@@ -42,7 +43,8 @@ func Mount(tb testing.TB, size int64) (dir, device string) {
 		}
 	})
 	dir = tb.TempDir()
-	if err := unix.Mount(device, dir, "ext4", unix.MS_NOATIME|unix.MS_LAZYTIME, "errors=remount-ro"); err != nil {
+	if err := unix.Mount(device, dir, "ext4", unix.MS_NOATIME|unix.MS_LAZYTIME,
+		strings.Join(append([]string{"errors=remount-ro"}, options...), ",")); err != nil {
 		tb.Skipf("mount %s: %v", device, err)
 	}
 	tb.Cleanup(func() {
