@@ -266,7 +266,7 @@ func (c *cutting) atCommit() (story string, err error) {
 // committed waits until a flush says that it has added, deleted or collected
 // something.
 func (d *device) committed(from int, what string, limit time.Duration) error {
-	something := regexp.MustCompile(what + `="?[0-9]`)
+	something := regexp.MustCompile(what + `=("[^"]|[0-9])`) // 1/0, or "/perm/media/nvr: 1/0"
 	end := time.Now().Add(limit)
 	for {
 		l, at, err := d.Console().wait(from, "msg=flushed", time.Until(end))
