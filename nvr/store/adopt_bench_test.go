@@ -83,7 +83,7 @@ func BenchmarkAdoption(b *testing.B) {
 		have := func() int { return c.Stream("main").Info().Recordings }
 		b.StartTimer()
 		for limit := time.Now().Add(5 * time.Minute); have() < len(names) && time.Now().Before(limit); {
-			time.Sleep(time.Millisecond) // most of them behind the start
+			wait(b.Context(), time.Millisecond) // most of them behind the start
 		}
 		b.StopTimer()
 		if n := have(); n != len(names) {
