@@ -164,7 +164,9 @@ func (l *tale) bury(d *DB) {
 // damaged, or less than what was called committed.
 func (l *tale) left(what string, read func(path string) []byte) {
 	l.t.Helper()
-	path := filepath.Join(inMemory(l.t), "db")
+	dir := inMemory(l.t)
+	defer os.RemoveAll(dir) // there are thousands of them, in memory
+	path := filepath.Join(dir, "db")
 	for _, suffix := range []string{"", "-wal", "-journal"} {
 		if b := read(l.path + suffix); b != nil {
 			if err := os.WriteFile(path+suffix, b, 0o600); err != nil {
@@ -259,6 +261,7 @@ func TestEveryOperationOfSQLiteFails(t *testing.T) {
 						}
 						l.left("files as they are", func(path string) []byte { b, _ := os.ReadFile(path); return b })
 						l.left("what was synced", l.vfs.Synced)
+						os.RemoveAll(filepath.Dir(l.path))
 						if t.Failed() {
 							t.Fatalf("%v number %d of %d failed %s with %v: %v", op, n, count, word, errno, l.errs)
 						}
