@@ -48,7 +48,7 @@ help:
 	@echo 'make powercut  power cuts of one disk and of two, and what they cost  (N=100 SEED=0: by chance)'
 	@echo 'make bench   benchmarks                        (BENCH=pattern)'
 	@echo 'make fuzz    each fuzz target for a while      (FUZZTIME=30s)'
-	@echo 'make crash   power cuts of a simulated disk      (N=100 SEED=0: random subsets at each moment)'
+	@echo 'make crash   power cuts, faults and kills at every operation, in hours  (N=100 SEED=0: random subsets at each moment)'
 	@echo 'make load    a thousand tries to sign in a second and slow readers, and what they cost  (LOADTIME=30s)'
 	@echo 'make soak    a year of faults, simulated, in hours  (DAYS=365 SEED=0: by chance)'
 	@echo 'make mutants  storage broken on purpose, and the tests that see it'

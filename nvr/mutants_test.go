@@ -476,8 +476,7 @@ var mutants = []mutant{{
 	file:   "nvr/store/internal/sampledir/disk.go",
 	old:    "len(files) < 2 ||",
 	new:    "len(files) < 200 ||",
-	test:   "TestSixteenStreamsCostFourFlushesASecond",
-	in:     "nvr/store",
+	test:   "TestSixteenFilesCostFourFlushes",
 }, {
 	breaks: "a step takes all there is",
 	file:   "nvr/store/directory.go",
@@ -692,7 +691,7 @@ var mutants = []mutant{{
 	test:   powerCut + "retention",
 }, {
 	breaks: "a garbage row goes before the unlink is durable",
-	file:   "nvr/store/directory.go",
+	file:   "nvr/store/garbage.go",
 	old:    "\tif len(done) > 0 {\n",
 	new:    "\tif len(done) < 0 {\n",
 	test:   powerCut + "retention",
@@ -848,7 +847,7 @@ var mutants = []mutant{{
 	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
 }, {
 	breaks: "what was collected is collected again",
-	file:   "nvr/store/directory.go",
+	file:   "nvr/store/garbage.go",
 	old:    "d.gone = slices.Clone(d.gone[n:])",
 	new:    "d.gone = slices.Clone(d.gone)",
 	test:   "TestFlushDuringAnUnlinkChoosesAndCollectsOnce",
@@ -1007,25 +1006,25 @@ var mutants = []mutant{{
 	test:   "TestStallIsRefusedAtFiveMinutes",
 }, {
 	breaks: "a flush tells blocks for bytes",
-	file:   "nvr/store/flush.go",
+	file:   "nvr/store/flushed.go",
 	old:    "addBytes += sh.addSum.bytes",
 	new:    "addBytes += sh.addSum.fsBytes",
 	test:   "TestFlushTellsWhatItDid",
 }, {
 	breaks: "each file that others have deleted is a line of the log",
-	file:   "nvr/store/directory.go",
+	file:   "nvr/store/garbage.go",
 	old:    "if d.missed == 0 || time.Since(d.saidMissed) < missedEvery {",
 	new:    "if d.missed == 0 {",
 	test:   "TestFilesThatAreGoneAlreadyAreTold",
 }, {
 	breaks: "files that others have deleted are not told",
-	file:   "nvr/store/directory.go",
+	file:   "nvr/store/garbage.go",
 	old:    "if had[id] {",
 	new:    "if had[id] && false {",
 	test:   "TestFilesThatAreGoneAlreadyAreTold",
 }, {
 	breaks: "files that were unlinked before the start are told as deleted by others",
-	file:   "nvr/store/directory.go",
+	file:   "nvr/store/garbage.go",
 	old:    "if had[id] {",
 	new:    "if had[id] || true {",
 	test:   "TestFilesThatAreGoneAlreadyAreTold",
@@ -1085,7 +1084,7 @@ var mutants = []mutant{{
 	test:   "TestEndThatFallsOutIsCountedOutOfThoseBehind",
 }, {
 	breaks: "an unlink that fails is given up",
-	file:   "nvr/store/directory.go",
+	file:   "nvr/store/garbage.go",
 	old:    "left, failed = append(left, id), err",
 	new:    "failed = err",
 	test:   "TestEveryOperationFails/of/unlink/input/output_error/once",
@@ -1410,7 +1409,7 @@ var mutants = []mutant{{
 	test:   "TestDaysOfFaults",
 }, {
 	breaks: "what was collected is remembered for ever",
-	file:   "nvr/store/directory.go",
+	file:   "nvr/store/garbage.go",
 	old:    "\t\tdelete(d.held, id)\n",
 	new:    "\t\td.held[-id] = time.Now()\n",
 	test:   "TestDaysOfFaults",

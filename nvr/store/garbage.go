@@ -1,9 +1,110 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"time"
 )
+
+// missedEvery is how often the log names files that were gone already.
+const missedEvery = time.Hour
+
+// reportMissed says which files were gone before the recorder deleted them.
+func (d *directory) reportMissed() {
+	if d.missed == 0 || time.Since(d.saidMissed) < missedEvery {
+		return
+	}
+	d.store.log.Warn("files of deleted recordings were gone already, and the recorder did not delete them",
+		"dir", d.path, "files", d.missed, "recordings", listed(d.missedIDs, mostListed)+more(d.missed-len(d.missedIDs)))
+	d.missed, d.missedIDs, d.saidMissed = 0, nil, time.Now()
+}
+
+// unlinksPerStep keeps a big clean-up from delaying the next sync.
+const unlinksPerStep = 64
+
+// collect unlinks garbage: files whose garbage rows are committed. Their rows
+// go with the next flush, after the directory was synced. A file that is gone
+// already counts as unlinked; where its row was deleted just now, somebody else
+// has taken it, and the log says so (R30).
+func (d *directory) collect() error {
+	ids, had := d.toUnlink()
+	if len(ids) == 0 {
+		return nil
+	}
+	var done, left []int64
+	var failed error
+	for _, id := range ids {
+		d.close(id)
+		switch err := d.dir.Unlink(id); {
+		case errors.Is(err, fs.ErrNotExist):
+			if had[id] {
+				d.missed++
+				if len(d.missedIDs) < mostListed {
+					d.missedIDs = append(d.missedIDs, id)
+				}
+			}
+		case err != nil:
+			left, failed = append(left, id), err
+			continue
+		}
+		done = append(done, id)
+	}
+	if len(done) > 0 {
+		if err := d.sync(); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	d.gone = append(d.gone, done...)
+	// What could not be unlinked waits behind the rest.
+	d.garbage = append(slices.Clone(d.garbage[len(ids):]), left...)
+	d.mu.Unlock()
+	return failed
+}
+
+// toUnlink is garbage for one step, and which of it lost its row in this process.
+func (d *directory) toUnlink() (ids []int64, had map[int64]bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ids, had = d.garbage[:min(len(d.garbage), unlinksPerStep)], make(map[int64]bool)
+	for _, id := range ids {
+		_, had[id] = d.room.sizes[id]
+	}
+	return ids, had
+}
+
+// discard gives the directory files to unlink. Their garbage rows must be
+// committed.
+func (d *directory) discard(ids ...int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range ids {
+		d.hold(id)
+	}
+}
+
+// hold takes a file to unlink over, and reports false when it has it already.
+// The caller holds mu.
+func (d *directory) hold(id int64) bool {
+	if _, twice := d.held[id]; twice {
+		return false
+	}
+	d.held[id] = time.Now()
+	d.garbage = append(d.garbage, id)
+	return true
+}
+
+// collected forgets the first n files that are gone: their rows are, too.
+func (d *directory) collected(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range d.gone[:n] {
+		delete(d.held, id)
+	}
+	d.gone = slices.Clone(d.gone[n:])
+}
 
 // garbageOld is how long a garbage row may be there while its directory is
 // well. A store that is full always has some: each is there for seconds, and

@@ -10,6 +10,47 @@ import (
 	"holdfast/nvr/store/looptest"
 )
 
+// A second of what 16 streams give, without new files, costs the disk four flushes
+// at most (design, numbers).
+func TestSixteenFilesCostFourFlushes(t *testing.T) {
+	dir, device := looptest.Mount(t, 2<<30)
+	d, err := OpenDisk(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var files []File
+	for i := range 16 {
+		f, err := d.Create(int64(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	if err := d.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	const seconds, most = 20, 4
+	before, _ := looptest.Written(t, device)
+	for at := range int64(seconds) {
+		for _, f := range files {
+			if _, err := f.Append(at*10_000, make([]byte, 10_000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, err := range d.SyncFiles(files) {
+			if err != nil {
+				t.Errorf("file %d: %v", i, err)
+			}
+		}
+	}
+	after, _ := looptest.Written(t, device)
+	if n := after - before; n < seconds || n > most*seconds {
+		t.Errorf("%d flushes of the disk in %d steps, want at least one and at most %d each", n, seconds, most)
+	}
+}
+
 // BenchmarkSync compares the ways of making durable what n streams of 4 Mb/s
 // have given in a second. An operation is such a second, without the waiting.
 func BenchmarkSync(b *testing.B) {
