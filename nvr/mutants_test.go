@@ -34,14 +34,14 @@ const powerCut = "TestPowerCutCostsNothingDurable/at_every_moment/"
 var mutants = []mutant{{
 	breaks: "no sync of files",
 	file:   "nvr/store/directory.go",
-	old:    "for i, err := range d.dir.SyncFiles(files) {",
-	new:    "for i, err := range make([]error, len(files)) {",
+	old:    "errs, whole := d.dir.SyncFiles(files)",
+	new:    "errs, whole := make([]error, len(files)), false",
 	test:   powerCut + "record",
 }, {
 	breaks: "no sync of the directory after a create",
 	file:   "nvr/store/directory.go",
-	old:    "\tif entries {\n",
-	new:    "\tif entries = false; entries {\n",
+	old:    "\tif entries && whole {",
+	new:    "\tif whole = whole || entries; whole {",
 	test:   powerCut + "record",
 }, {
 	breaks: "commit before sync",
@@ -474,9 +474,27 @@ var mutants = []mutant{{
 }, {
 	breaks: "each file costs the disk flushes of its own",
 	file:   "nvr/store/internal/sampledir/disk.go",
-	old:    "len(files) < 2 ||",
-	new:    "len(files) < 200 ||",
-	test:   "TestSixteenFilesCostFourFlushes",
+	old:    "d.whole && len(files) > 1",
+	new:    "d.whole && len(files) > 100",
+	test:   "TestSixteenFilesCostThreeFlushes",
+}, {
+	breaks: "what is written while the journal is committed costs a second commit",
+	file:   "nvr/store/internal/sampledir/disk.go",
+	old:    "[]int{write, write | wait}",
+	new:    "[]int{write}",
+	test:   "TestSixteenFilesCostThreeFlushes",
+}, {
+	breaks: "a file that was not written before the sync of all is asked once more",
+	file:   "nvr/store/internal/sampledir/disk.go",
+	old:    "errs[i] = f.fail(\"sync\", err)",
+	new:    "errs[i] = nil",
+	test:   "TestFileThatIsNotWrittenFailsAlone",
+}, {
+	breaks: "a sync of one file is taken for one of its entry",
+	file:   "nvr/store/internal/sampledir/disk.go",
+	old:    "\treturn errs, entries\n",
+	new:    "\treturn errs, true\n",
+	test:   "TestSyncOfFilesTellsOfEntries",
 }, {
 	breaks: "a step takes all there is",
 	file:   "nvr/store/directory.go",

@@ -109,7 +109,9 @@ func (p *plugged) Unlink(id int64) error {
 	return p.Dir.Unlink(id)
 }
 
-func (p *plugged) SyncFiles(files []sampledir.File) []error { return sampledir.SyncEach(files) }
+func (p *plugged) SyncFiles(files []sampledir.File) ([]error, bool) {
+	return sampledir.SyncEach(files), false
+}
 
 func (p *plugged) Sync() error { return errors.Join(p.err(), p.Dir.Sync()) }
 

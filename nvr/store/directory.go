@@ -315,7 +315,7 @@ func (d *directory) write(paused bool) error {
 			failed = err
 		}
 	}
-	entries := false           // a new file's entry in the directory is not durable yet
+	entries := false           // the step made a new file, whose entry in the directory is not durable yet
 	var there, written []*work // files that are there; those that took what there is
 	var behind *Stream         // one of its files was not written: those behind it wait
 	for _, w := range jobs {
@@ -361,7 +361,8 @@ func (d *directory) write(paused bool) error {
 			good = append(good, w)
 		}
 	}
-	for i, err := range d.dir.SyncFiles(files) {
+	errs, whole := d.dir.SyncFiles(files)
+	for i, err := range errs {
 		w := dirty[i]
 		if err != nil {
 			d.abandon(w, err)
@@ -372,7 +373,9 @@ func (d *directory) write(paused bool) error {
 		f.synced = f.written
 		good = append(good, w)
 	}
-	if entries {
+	if entries && whole {
+		d.syncs()
+	} else if entries {
 		if err := d.sync(); err != nil {
 			return err
 		}

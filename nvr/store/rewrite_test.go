@@ -160,7 +160,9 @@ func (d *badBlocks) Create(id int64) (sampledir.File, error) {
 	return &badFile{f, d, id}, err
 }
 
-func (d *badBlocks) SyncFiles(files []sampledir.File) []error { return sampledir.SyncEach(files) }
+func (d *badBlocks) SyncFiles(files []sampledir.File) ([]error, bool) {
+	return sampledir.SyncEach(files), false
+}
 
 func (f *badFile) Append(at int64, bufs ...[]byte) (int64, error) {
 	if f.d.bad.Load() == f.id {

@@ -17,7 +17,7 @@ type slowDir struct {
 	sync *atomic.Int64 // ns
 }
 
-func (d *slowDir) SyncFiles(files []sampledir.File) []error {
+func (d *slowDir) SyncFiles(files []sampledir.File) ([]error, bool) {
 	time.Sleep(time.Duration(d.sync.Load()))
 	return d.Dir.SyncFiles(files)
 }

@@ -884,7 +884,9 @@ func (d *scripted) Create(id int64) (sampledir.File, error) {
 	return &scriptedFile{f, d}, err
 }
 
-func (d *scripted) SyncFiles(files []sampledir.File) []error { return sampledir.SyncEach(files) }
+func (d *scripted) SyncFiles(files []sampledir.File) ([]error, bool) {
+	return sampledir.SyncEach(files), false
+}
 
 func (d *scripted) Unlink(id int64) error {
 	if err := d.next("unlink"); err != nil {

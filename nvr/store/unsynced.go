@@ -142,18 +142,24 @@ func (d *directory) mayBeTried() error {
 // sync makes what was created and unlinked durable. When that fails, the process
 // ends, and the next one is told who ended it.
 func (d *directory) sync() error {
-	s := d.store
 	if err := d.dir.Sync(); err != nil {
 		d.failed(err)
 		return err
 	}
+	d.syncs()
+	return nil
+}
+
+// syncs is told that entries of the directory became durable: after a while that
+// counts for the next start.
+func (d *directory) syncs() {
+	s := d.store
 	if d.ends > 0 && time.Since(d.began) >= endsOver {
 		d.ends = 0
 		if err := s.ends.set(d.uuid, 0); err != nil {
 			s.log.Warn("the next start is not told that a directory does well", "dir", d.path, "err", err)
 		}
 	}
-	return nil
 }
 
 // failed ends the process, and tells the next one which directory it was.

@@ -22,8 +22,8 @@ var noDirSync = []mutant{{
 // two seconds later.
 var commitFirst = []mutant{{
 	file: "nvr/store/directory.go",
-	old:  "\tfor i, err := range d.dir.SyncFiles(files) {\n",
-	new:  "\tfor _, w := range written {\n\t\td.settle(w)\n\t}\n\t<-time.After(2 * time.Second)\n\tfor i, err := range d.dir.SyncFiles(files) {\n",
+	old:  "\terrs, whole := d.dir.SyncFiles(files)\n",
+	new:  "\tfor _, w := range written {\n\t\td.settle(w)\n\t}\n\t<-time.After(2 * time.Second)\n\terrs, whole := d.dir.SyncFiles(files)\n",
 }, {
 	file: "nvr/store/directory.go",
 	old:  "\tif w.last {\n\t\td.close(rec.id())\n\t}\n}\n",

@@ -39,8 +39,9 @@ func OpenDisk(path string) (*Disk, error) {
 }
 
 // syncsWhole reports whether syncfs makes everything in a directory's file system
-// durable, and tells of what it could not write: so in Linux since 5.8 for those
-// that implement it. FUSE for one passes it on to nobody.
+// durable, and tells of what it could not write: so in Linux since 5.17 for those
+// that implement it. Before, it passed on what it met in files (5.8), and not what
+// the file system said of itself, of its journal for one. FUSE passes it on to nobody.
 func syncsWhole(dir *os.File) bool {
 	var s unix.Statfs_t
 	var u unix.Utsname
@@ -48,7 +49,7 @@ func syncsWhole(dir *os.File) bool {
 		return false
 	}
 	var major, minor int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 8 {
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 17 {
 		return false
 	}
 	switch int64(s.Type) {
@@ -100,25 +101,50 @@ func (d *Disk) Sync() error {
 
 // SyncFiles syncs the whole file system where there is more than one file: two
 // flushes of the disk for each fdatasync make 32 for 16 streams, syncfs makes
-// three (BenchmarkSync). What it cannot say is which file it failed for. That is
-// asked of each, once, as if there had been no syncfs: the kernel reports a
-// failed write to each open file that has not seen it (errseq).
-func (d *Disk) SyncFiles(files []File) []error {
-	errs := make([]error, len(files))
-	if !d.whole || len(files) < 2 || d.syncWhole() != nil {
-		errs = SyncEach(files)
+// three (BenchmarkSync), those of the directory's entries among them, and two behind
+// writeOut. What it cannot say is which file it failed for. That is asked of each,
+// once, as if there had been no syncfs: the kernel reports a failed write to each open
+// file that has not seen it (errseq).
+func (d *Disk) SyncFiles(files []File) (errs []error, entries bool) {
+	errs = make([]error, len(files))
+	if d.whole && len(files) > 1 {
+		writeOut(files, errs)
+		entries = d.syncWhole() == nil
+	}
+	for i, f := range files {
+		if !entries && errs[i] == nil {
+			errs[i] = f.Sync()
+		}
 	}
 	if len(files) == 0 {
-		return errs
+		return errs, false
 	}
 	if dead := d.alive(); dead != nil {
+		entries = false
 		for i, err := range errs {
 			if err == nil {
 				errs[i] = fmt.Errorf("sync sample directory %s: %w", d.path, dead)
 			}
 		}
 	}
-	return errs
+	return errs, entries
+}
+
+// writeOut has the bytes of all files written, and waits for that, which makes nothing
+// durable. Where they are is in ext4's journal when they are written, so that syncfs
+// commits it once for all: by itself it writes them between two commits. An error is
+// that of a Sync: the kernel reports it to nobody who asks the same file again.
+func writeOut(files []File, errs []error) {
+	const write, wait = unix.SYNC_FILE_RANGE_WRITE, unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	for _, flags := range []int{write, write | wait} { // all are begun before one is waited for
+		for i, f := range files {
+			if f, ok := f.(*diskFile); ok && errs[i] == nil {
+				if err := unix.SyncFileRange(f.fd, 0, 0, flags); err != nil {
+					errs[i] = f.fail("sync", err)
+				}
+			}
+		}
+	}
 }
 
 func (d *Disk) syncWhole() error {
@@ -174,6 +200,10 @@ func (f *diskFile) ReadAt(b []byte, at int64) (int, error) { return f.f.ReadAt(b
 func (f *diskFile) Truncate(size int64) error              { return f.f.Truncate(size) }
 func (f *diskFile) Close() error                           { return f.f.Close() }
 
+func (f *diskFile) fail(op string, err error) error {
+	return fmt.Errorf("%s sample file %s: %w", op, f.f.Name(), err)
+}
+
 // maxVectors is what one pwritev takes (IOV_MAX).
 const maxVectors = 1024
 
@@ -202,7 +232,7 @@ func (f *diskFile) Append(at int64, bufs ...[]byte) (int64, error) {
 			continue
 		}
 		if err != nil {
-			return done, fmt.Errorf("write sample file %s: %w", f.f.Name(), err)
+			return done, f.fail("write", err)
 		}
 		done += int64(n)
 		for len(bufs) > 0 && n >= len(bufs[0])-skip {
@@ -221,7 +251,7 @@ func (f *diskFile) Sync() error {
 			return nil
 		}
 		if err != unix.EINTR {
-			return fmt.Errorf("sync sample file %s: %w", f.f.Name(), err)
+			return f.fail("sync", err)
 		}
 	}
 }

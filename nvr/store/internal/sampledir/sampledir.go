@@ -37,8 +37,9 @@ type Dir interface {
 	// SyncFiles makes the bytes and sizes of several files of the directory
 	// durable, with as few flushes of the disk as it can. It returns an error
 	// for each file, nil for those that are durable; what is said of File.Sync
-	// holds for the others.
-	SyncFiles(files []File) []error
+	// holds for the others. entries reports that it made creations and removals
+	// durable with them, as a Sync that succeeded does; else that is left to do.
+	SyncFiles(files []File) (errs []error, entries bool)
 
 	// Sync makes creations and removals durable (P2). After a failure nobody
 	// can know which ones survived, whatever a later Sync says; only a process

@@ -354,8 +354,39 @@ func (d *Dir) Unlink(id int64) error {
 	})
 }
 
-// SyncFiles syncs one after the other.
-func (d *Dir) SyncFiles(files []sampledir.File) []error { return sampledir.SyncEach(files) }
+// SyncFiles syncs one after the other, and the directory behind two or more, as a
+// sync of the whole file system does, unless one of those fails: then that of the
+// directory is left to the caller, as is one that is going to fail.
+func (d *Dir) SyncFiles(files []sampledir.File) (errs []error, entries bool) {
+	errs = sampledir.SyncEach(files)
+	if len(files) < 2 || errors.Join(errs...) != nil || d.syncFails() {
+		return errs, false
+	}
+	return errs, !d.unsynced() || d.Sync() == nil
+}
+
+// syncFails reports whether the next Sync is going to fail.
+func (d *Dir) syncFails() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.faults[DirSync]
+	return f != nil && f.after == 0 && f.times != 0
+}
+
+// unsynced reports whether there is anything for Sync to do.
+func (d *Dir) unsynced() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, op := range slices.Backward(d.log) {
+		switch op.Kind {
+		case Create, Unlink:
+			return true
+		case DirSync:
+			return false
+		}
+	}
+	return false
+}
 
 func (d *Dir) Sync() error {
 	return d.do(DirSync, 0, func(op *Op, fault error) error {

@@ -3,6 +3,7 @@ package sampledirtest
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -111,6 +112,40 @@ func TestFailedSyncDropsForGood(t *testing.T) {
 	must(t, d.Sync())
 	if _, there := now(d).Durable().Files[2]; there {
 		t.Error("a second sync of the directory made an entry durable")
+	}
+}
+
+// The sync of several files is one of their entries, unless something of it fails.
+func TestSyncOfFilesIsOneOfEntries(t *testing.T) {
+	d := New(State{})
+	files := []sampledir.File{create(t, d, 1), create(t, d, 2)}
+	durable := func(want ...int64) {
+		t.Helper()
+		if got := sortedIDs(now(d).Durable().Files); !slices.Equal(got, want) {
+			t.Errorf("%v are durable, want %v", got, want)
+		}
+	}
+	if errs, entries := d.SyncFiles(files[:1]); errs[0] != nil || entries {
+		t.Errorf("one file: %v, %v", errs, entries)
+	}
+	durable()
+	d.Fail(Sync, 2, 1, syscall.EIO)
+	if errs, entries := d.SyncFiles(files); errs[0] != nil || errs[1] == nil || entries {
+		t.Errorf("one of two fails: %v, %v", errs, entries)
+	}
+	durable()
+	d.Fail(DirSync, 1, 1, syscall.EIO)
+	if errs, entries := d.SyncFiles(files); errors.Join(errs...) != nil || entries || d.Failed(DirSync) > 0 {
+		t.Errorf("the directory is going to fail: %v, %v", errs, entries)
+	}
+	d.Heal()
+	if errs, entries := d.SyncFiles(files); errors.Join(errs...) != nil || !entries {
+		t.Errorf("all is well: %v, %v", errs, entries)
+	}
+	durable(1, 2)
+	n := d.Len()
+	if _, entries := d.SyncFiles(files); !entries || d.Len() != n+2 {
+		t.Errorf("nothing to do for the directory: %v, %d operations", entries, d.Len()-n)
 	}
 }
 
