@@ -262,6 +262,7 @@ func TestEveryOperationOfSQLiteFails(t *testing.T) {
 						l.left("files as they are", func(path string) []byte { b, _ := os.ReadFile(path); return b })
 						l.left("what was synced", l.vfs.Synced)
 						os.RemoveAll(filepath.Dir(l.path))
+						l.vfs.Forget()
 						if t.Failed() {
 							t.Fatalf("%v number %d of %d failed %s with %v: %v", op, n, count, word, errno, l.errs)
 						}

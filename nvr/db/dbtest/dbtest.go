@@ -204,6 +204,15 @@ func (v *VFS) Synced(path string) []byte {
 	return v.synced[path]
 }
 
+// Forget lets go of what is known of the files, for a test that makes thousands: all
+// else goes when the test ends.
+func (v *VFS) Forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.synced)
+	v.log = nil
+}
+
 // fails counts an operation and says how it fails, 0 when it does not.
 func (v *VFS) fails(op Op) syscall.Errno {
 	v.mu.Lock()
