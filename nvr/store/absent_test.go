@@ -110,7 +110,7 @@ func (p *plugged) Unlink(id int64) error {
 }
 
 func (p *plugged) SyncFiles(files []sampledir.File) ([]error, bool) {
-	return sampledir.SyncEach(files), false
+	return sampledirtest.SyncEach(files), false
 }
 
 func (p *plugged) Sync() error { return errors.Join(p.err(), p.Dir.Sync()) }

@@ -14,6 +14,7 @@ import (
 	"holdfast/nvr/db"
 	"holdfast/nvr/media"
 	"holdfast/nvr/store/internal/sampledir"
+	"holdfast/nvr/store/internal/sampledir/sampledirtest"
 )
 
 // Whichever sync of a file fails: each picture and each sound is there once,
@@ -161,7 +162,7 @@ func (d *badBlocks) Create(id int64) (sampledir.File, error) {
 }
 
 func (d *badBlocks) SyncFiles(files []sampledir.File) ([]error, bool) {
-	return sampledir.SyncEach(files), false
+	return sampledirtest.SyncEach(files), false
 }
 
 func (f *badFile) Append(at int64, bufs ...[]byte) (int64, error) {

@@ -885,7 +885,7 @@ func (d *scripted) Create(id int64) (sampledir.File, error) {
 }
 
 func (d *scripted) SyncFiles(files []sampledir.File) ([]error, bool) {
-	return sampledir.SyncEach(files), false
+	return sampledirtest.SyncEach(files), false
 }
 
 func (d *scripted) Unlink(id int64) error {

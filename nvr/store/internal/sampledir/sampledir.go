@@ -95,16 +95,6 @@ type File interface {
 	Close() error
 }
 
-// SyncEach syncs one file after the other, whatever becomes of those before it:
-// SyncFiles for a directory that has no better way.
-func SyncEach(files []File) []error {
-	errs := make([]error, len(files))
-	for i, f := range files {
-		errs[i] = f.Sync()
-	}
-	return errs
-}
-
 // Space is the room on the disk of a directory, in bytes.
 type Space struct {
 	Total     int64

@@ -354,11 +354,21 @@ func (d *Dir) Unlink(id int64) error {
 	})
 }
 
+// SyncEach syncs one file after the other, whatever becomes of those before it, for a
+// directory that has no better way.
+func SyncEach(files []sampledir.File) []error {
+	errs := make([]error, len(files))
+	for i, f := range files {
+		errs[i] = f.Sync()
+	}
+	return errs
+}
+
 // SyncFiles syncs one after the other, and the directory behind two or more, as a
 // sync of the whole file system does, unless one of those fails: then that of the
 // directory is left to the caller, as is one that is going to fail.
 func (d *Dir) SyncFiles(files []sampledir.File) (errs []error, entries bool) {
-	errs = sampledir.SyncEach(files)
+	errs = SyncEach(files)
 	if len(files) < 2 || errors.Join(errs...) != nil || d.syncFails() {
 		return errs, false
 	}
