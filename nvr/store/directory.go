@@ -315,7 +315,7 @@ func (d *directory) write(paused bool) error {
 			failed = err
 		}
 	}
-	entries := false           // the step made a new file, whose entry in the directory is not durable yet
+	made := false              // a new file, whose entry in the directory is not durable yet
 	var there, written []*work // files that are there; those that took what there is
 	var behind *Stream         // one of its files was not written: those behind it wait
 	for _, w := range jobs {
@@ -323,7 +323,7 @@ func (d *directory) write(paused bool) error {
 			continue
 		}
 		created, err := d.append(w)
-		entries = entries || created
+		made = made || created
 		if created {
 			there = append(there, w) // whatever it took
 		}
@@ -361,7 +361,7 @@ func (d *directory) write(paused bool) error {
 			good = append(good, w)
 		}
 	}
-	errs, whole := d.dir.SyncFiles(files)
+	errs, entries := d.dir.SyncFiles(files)
 	for i, err := range errs {
 		w := dirty[i]
 		if err != nil {
@@ -373,9 +373,9 @@ func (d *directory) write(paused bool) error {
 		f.synced = f.written
 		good = append(good, w)
 	}
-	if entries && whole {
-		d.syncs()
-	} else if entries {
+	if made && entries {
+		d.synced()
+	} else if made {
 		if err := d.sync(); err != nil {
 			return err
 		}

@@ -146,13 +146,13 @@ func (d *directory) sync() error {
 		d.failed(err)
 		return err
 	}
-	d.syncs()
+	d.synced()
 	return nil
 }
 
-// syncs is told that entries of the directory became durable: after a while that
+// synced is told that entries of the directory became durable: after a while that
 // counts for the next start.
-func (d *directory) syncs() {
+func (d *directory) synced() {
 	s := d.store
 	if d.ends > 0 && time.Since(d.began) >= endsOver {
 		d.ends = 0

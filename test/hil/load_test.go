@@ -54,11 +54,15 @@ func (d *device) usage() (u usage, err error) {
 	return u, err
 }
 
+// mostFlushes is how often a second a disk may be told to flush its cache, with the
+// database on it and whatever the number of streams (design, numbers).
+const mostFlushes = 4
+
 func TestEightCamerasLoseNoFrame(t *testing.T) {
 	needs(t, true)
 	const count = 8
 	settle := *loadFlag / 5
-	_, d, s := hanging(t, count)
+	v, d, s := hanging(t, count)
 	from := d.Console().here()
 	// Memory is flat after the rings and the collector have found their size.
 	<-time.After(settle)
@@ -67,6 +71,7 @@ func TestEightCamerasLoseNoFrame(t *testing.T) {
 		t.Fatal(err)
 	}
 	most := first.rss
+	flushes := v.drive.Stats().Flushes
 	began := time.Now()
 	for time.Since(began) < *loadFlag-settle {
 		<-time.After(10 * time.Second)
@@ -84,6 +89,7 @@ func TestEightCamerasLoseNoFrame(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := time.Since(began)
+	flushed := float64(v.drive.Stats().Flushes-flushes) / took.Seconds()
 	if l, ok := d.Console().has(from, "holdfast: nvr"); ok {
 		t.Errorf("the console says %q", l.text)
 	}
@@ -114,12 +120,16 @@ func TestEightCamerasLoseNoFrame(t *testing.T) {
 	if len(k.streams) != 2*count {
 		t.Errorf("%d streams on the disk, want %d", len(k.streams), 2*count)
 	}
+	if flushed > mostFlushes {
+		t.Errorf("%.1f flushes of the disk a second, want %d at most", flushed, mostFlushes)
+	}
 	const growth = 8 << 20
 	if most-first.rss > growth {
 		t.Errorf("memory grew from %d to %d MiB", first.rss>>20, most>>20)
 	}
 	scenario := fmt.Sprintf("%d cameras, %d streams, %v", count, 2*count, *loadFlag)
 	note(t, lanes[0].name, scenario, "frames, all kept", "%d", total)
+	note(t, lanes[0].name, scenario, "flushes of its disk", "%.1f a second", flushed)
 	note(t, lanes[0].name, scenario, "memory after a fifth, most", "%.1f, %.1f MiB", float64(first.rss)/(1<<20), float64(most)/(1<<20))
 	note(t, lanes[0].name, scenario, "recorder, of one emulated processor", "%.1f %%", 100*float64(last.self-first.self)/float64(took))
 	note(t, lanes[0].name, scenario, "machine busy", "%.1f %%", 100*float64(last.busy-first.busy)/float64(last.whole-first.whole))

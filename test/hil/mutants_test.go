@@ -9,6 +9,10 @@ var noSync = []mutant{{
 	file: "nvr/store/internal/sampledir/disk.go",
 	old:  "err := unix.Syncfs(int(d.dir.Fd()))",
 	new:  "err := error(nil)",
+}, {
+	file: "nvr/store/internal/sampledir/disk.go",
+	old:  "\t\twriteOut(files, errs)\n",
+	new:  "",
 }}
 
 // noDirSync is a recorder that does not sync a directory.
@@ -22,8 +26,8 @@ var noDirSync = []mutant{{
 // two seconds later.
 var commitFirst = []mutant{{
 	file: "nvr/store/directory.go",
-	old:  "\terrs, whole := d.dir.SyncFiles(files)\n",
-	new:  "\tfor _, w := range written {\n\t\td.settle(w)\n\t}\n\t<-time.After(2 * time.Second)\n\terrs, whole := d.dir.SyncFiles(files)\n",
+	old:  "\terrs, entries := d.dir.SyncFiles(files)\n",
+	new:  "\tfor _, w := range written {\n\t\td.settle(w)\n\t}\n\t<-time.After(2 * time.Second)\n\terrs, entries := d.dir.SyncFiles(files)\n",
 }, {
 	file: "nvr/store/directory.go",
 	old:  "\tif w.last {\n\t\td.close(rec.id())\n\t}\n}\n",
@@ -43,6 +47,10 @@ var trustSync = []mutant{{
 	file: "nvr/store/internal/sampledir/disk.go",
 	old:  "err := unix.Syncfs(int(d.dir.Fd())); err != unix.EINTR {",
 	new:  "err := unix.Syncfs(int(d.dir.Fd())); err == unix.EIO {\n\t\t\treturn nil\n\t\t} else if err != unix.EINTR {",
+}, {
+	file: "nvr/store/internal/sampledir/disk.go",
+	old:  "\t\twriteOut(files, errs)\n",
+	new:  "\t\twriteOut(files, make([]error, len(files)))\n",
 }}
 
 // copySoon is a recorder that copies its database a minute after the start.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +18,8 @@ type Disk struct {
 	path  string
 	root  *os.Root
 	dir   *os.File
-	whole bool // the file system can be synced as a whole
 	ext4  bool
+	whole bool // the file system can be synced as a whole: an ext4 with a journal
 }
 
 // OpenDisk opens an existing directory.
@@ -32,32 +33,43 @@ func OpenDisk(path string) (*Disk, error) {
 		root.Close()
 		return nil, fmt.Errorf("open sample directory %s: %w", path, err)
 	}
-	d := &Disk{path: path, root: root, dir: dir, whole: syncsWhole(dir)}
+	d := &Disk{path: path, root: root, dir: dir}
 	var s unix.Statfs_t
 	d.ext4 = unix.Fstatfs(int(dir.Fd()), &s) == nil && int64(s.Type) == unix.EXT4_SUPER_MAGIC
+	d.whole = d.ext4 && syncfsTells() && hasJournal(dir)
 	return d, nil
 }
 
-// syncsWhole reports whether syncfs makes everything in a directory's file system
-// durable, and tells of what it could not write: so in Linux since 5.17 for those
-// that implement it. Before, it passed on what it met in files (5.8), and not what
-// the file system said of itself, of its journal for one. FUSE passes it on to nobody.
-func syncsWhole(dir *os.File) bool {
-	var s unix.Statfs_t
+// syncfsTells reports whether syncfs tells of all that it could not make durable: so
+// in Linux since 5.17. Before, it passed on what it met in files (5.8), and not what
+// the file system said of itself, of its journal for one.
+func syncfsTells() bool {
 	var u unix.Utsname
-	if unix.Fstatfs(int(dir.Fd()), &s) != nil || unix.Uname(&u) != nil {
-		return false
-	}
 	var major, minor int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil || major < 5 || major == 5 && minor < 17 {
+	if unix.Uname(&u) != nil {
 		return false
 	}
-	switch int64(s.Type) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
-		return true
-	}
-	return false
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return err == nil && (major > 5 || major == 5 && minor >= 17)
 }
+
+// hasJournal reports whether an ext4 has a journal. Without one, or as ext2, syncfs
+// flushes the disk before it has written all that names files.
+func hasJournal(dir *os.File) bool {
+	var s unix.Stat_t
+	if unix.Fstat(int(dir.Fd()), &s) != nil {
+		return false
+	}
+	device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(s.Dev), unix.Minor(s.Dev)))
+	if err != nil {
+		return false
+	}
+	task, err := os.ReadFile(filepath.Join("/sys/fs/ext4", filepath.Base(device), "journal_task"))
+	return err == nil && strings.TrimSpace(string(task)) != "<none>"
+}
+
+// SyncsWhole reports whether SyncFiles syncs several files at the cost of one.
+func (d *Disk) SyncsWhole() bool { return d.whole }
 
 // Path is where the directory was opened.
 func (d *Disk) Path() string { return d.path }
@@ -99,12 +111,12 @@ func (d *Disk) Sync() error {
 	return nil
 }
 
-// SyncFiles syncs the whole file system where there is more than one file: two
-// flushes of the disk for each fdatasync make 32 for 16 streams, syncfs makes
-// three (BenchmarkSync), those of the directory's entries among them, and two behind
-// writeOut. What it cannot say is which file it failed for. That is asked of each,
-// once, as if there had been no syncfs: the kernel reports a failed write to each open
-// file that has not seen it (errseq).
+// SyncFiles syncs the whole file system where there is more than one file: each
+// fdatasync has the disk flush its cache twice, 32 times for 16 streams, and syncfs
+// behind writeOut twice for all (BenchmarkSync), with their entries. What it cannot say
+// is which file it failed for. That is asked of each, once, as if there had been no
+// syncfs: the kernel reports a failed write to each open file that has not seen it
+// (errseq).
 func (d *Disk) SyncFiles(files []File) (errs []error, entries bool) {
 	errs = make([]error, len(files))
 	if d.whole && len(files) > 1 {
@@ -133,16 +145,17 @@ func (d *Disk) SyncFiles(files []File) (errs []error, entries bool) {
 // writeOut has the bytes of all files written, and waits for that, which makes nothing
 // durable. Where they are is in ext4's journal when they are written, so that syncfs
 // commits it once for all: by itself it writes them between two commits. An error is
-// that of a Sync: the kernel reports it to nobody who asks the same file again.
+// that of a Sync, as the kernel reports it to an open file once.
 func writeOut(files []File, errs []error) {
-	const write, wait = unix.SYNC_FILE_RANGE_WRITE, unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	for _, flags := range []int{write, write | wait} { // all are begun before one is waited for
-		for i, f := range files {
-			if f, ok := f.(*diskFile); ok && errs[i] == nil {
-				if err := unix.SyncFileRange(f.fd, 0, 0, flags); err != nil {
-					errs[i] = f.fail("sync", err)
-				}
-			}
+	for i, f := range files { // all are begun before one is waited for
+		errs[i] = f.(*diskFile).writeOut(unix.SYNC_FILE_RANGE_WRITE)
+		if errors.Is(errs[i], unix.ENOMEM) {
+			errs[i] = nil // nothing is lost, and the second time the kernel waits for memory
+		}
+	}
+	for i, f := range files {
+		if errs[i] == nil {
+			errs[i] = f.(*diskFile).writeOut(unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER)
 		}
 	}
 }
@@ -242,6 +255,13 @@ func (f *diskFile) Append(at int64, bufs ...[]byte) (int64, error) {
 		skip += n
 	}
 	return done, nil
+}
+
+func (f *diskFile) writeOut(flags int) error {
+	if err := unix.SyncFileRange(f.fd, 0, 0, flags); err != nil {
+		return f.fail("sync", err)
+	}
+	return nil
 }
 
 func (f *diskFile) Sync() error {

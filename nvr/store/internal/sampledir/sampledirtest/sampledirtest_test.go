@@ -3,7 +3,6 @@ package sampledirtest
 import (
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"syscall"
 	"testing"
 
@@ -115,37 +114,52 @@ func TestFailedSyncDropsForGood(t *testing.T) {
 	}
 }
 
-// The sync of several files is one of their entries, unless something of it fails.
+// A sync of several files is one of their entries, unless that fails; where one of
+// the files fails, it is so now and then.
 func TestSyncOfFilesIsOneOfEntries(t *testing.T) {
-	d := New(State{})
-	files := []sampledir.File{create(t, d, 1), create(t, d, 2)}
-	durable := func(want ...int64) {
-		t.Helper()
-		if got := sortedIDs(now(d).Durable().Files); !slices.Equal(got, want) {
-			t.Errorf("%v are durable, want %v", got, want)
-		}
-	}
-	if errs, entries := d.SyncFiles(files[:1]); errs[0] != nil || entries {
-		t.Errorf("one file: %v, %v", errs, entries)
-	}
-	durable()
-	d.Fail(Sync, 2, 1, syscall.EIO)
-	if errs, entries := d.SyncFiles(files); errs[0] != nil || errs[1] == nil || entries {
-		t.Errorf("one of two fails: %v, %v", errs, entries)
-	}
-	durable()
-	d.Fail(DirSync, 1, 1, syscall.EIO)
-	if errs, entries := d.SyncFiles(files); errors.Join(errs...) != nil || entries || d.Failed(DirSync) > 0 {
-		t.Errorf("the directory is going to fail: %v, %v", errs, entries)
-	}
-	d.Heal()
-	if errs, entries := d.SyncFiles(files); errors.Join(errs...) != nil || !entries {
-		t.Errorf("all is well: %v, %v", errs, entries)
-	}
-	durable(1, 2)
-	n := d.Len()
-	if _, entries := d.SyncFiles(files); !entries || d.Len() != n+2 {
-		t.Errorf("nothing to do for the directory: %v, %d operations", entries, d.Len()-n)
+	for _, tt := range []struct {
+		name  string
+		files int
+		fault Kind
+		want  int // directories of two in which it is one of entries
+	}{{"one", 1, "", 0}, {"two", 2, "", 2}, {"one of two fails", 2, Sync, 1}, {"the directory would fail", 2, DirSync, 0}} {
+		t.Run(tt.name, func(t *testing.T) {
+			times := 0
+			for begun := range 2 {
+				d := New(State{})
+				must(t, create(t, d, 100).Close())
+				must(t, d.Sync())
+				if begun == 1 {
+					must(t, d.Unlink(100))
+				}
+				var files []sampledir.File
+				for id := range tt.files {
+					files = append(files, create(t, d, int64(id)))
+				}
+				if tt.fault != "" {
+					d.Fail(tt.fault, 1, 1, syscall.EIO)
+				}
+				errs, entries := d.SyncFiles(files)
+				if failed := errors.Join(errs...) != nil; failed != (tt.fault == Sync) || d.Failed(DirSync) > 0 {
+					t.Errorf("%v", errs)
+				}
+				if _, durable := now(d).Durable().Files[0]; durable != entries {
+					t.Errorf("the entry is durable: %v, it says %v", durable, entries)
+				}
+				if entries {
+					times++
+				}
+				n := d.Len()
+				if tt.fault == "" && entries {
+					if _, entries := d.SyncFiles(files); !entries || d.Len() != n+len(files) {
+						t.Errorf("nothing to do for the directory: %v, %d operations", entries, d.Len()-n)
+					}
+				}
+			}
+			if times != tt.want {
+				t.Errorf("entries are durable %d times, want %d", times, tt.want)
+			}
+		})
 	}
 }
 
