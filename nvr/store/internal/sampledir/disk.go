@@ -68,7 +68,8 @@ func hasJournal(dir *os.File) bool {
 	return err == nil && strings.TrimSpace(string(task)) != "<none>"
 }
 
-// SyncsWhole reports whether SyncFiles syncs several files at the cost of one.
+// SyncsWhole reports whether SyncFiles syncs several files at the cost of one, which
+// tests of that cost have to know.
 func (d *Disk) SyncsWhole() bool { return d.whole }
 
 // Path is where the directory was opened.

@@ -268,15 +268,13 @@ func (d *Dir) doIf(kind Kind, id int64, needed func() bool, f func(op *Op, fault
 	}
 	d.mu.Lock()
 	op := Op{Kind: kind, ID: id}
-	if !needed() {
-		d.mu.Unlock()
-		return nil
-	}
-	op.Err = f(&op, d.fault(kind))
-	if kind == Read {
-		d.reads++
-	} else {
-		d.log = append(d.log, op)
+	if needed() {
+		op.Err = f(&op, d.fault(kind))
+		if kind == Read {
+			d.reads++
+		} else {
+			d.log = append(d.log, op)
+		}
 	}
 	d.mu.Unlock()
 	if changes && d.After != nil {
