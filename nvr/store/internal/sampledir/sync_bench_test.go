@@ -3,6 +3,7 @@ package sampledir
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -18,24 +19,31 @@ func TestSixteenFilesCostThreeFlushes(t *testing.T) {
 	if !d.SyncsWhole() {
 		t.Skip("several files are synced as one in Linux 5.17 or later only")
 	}
-	const seconds, most = 40, 2.5
-	before, _ := looptest.Written(t, device)
-	for at := range int64(seconds) {
-		for _, f := range files {
-			if _, err := f.Append(at*100_000, make([]byte, 100_000)); err != nil {
-				t.Fatal(err)
+	// What else the machine does holds up a step now and then, and ext4 commits in
+	// the middle of it: that makes more flushes, never fewer.
+	const rounds, seconds, most = 5, 40, 2.5
+	fewest, at := int64(math.MaxInt64), int64(0)
+	for range rounds {
+		before, _ := looptest.Written(t, device)
+		for range seconds {
+			for _, f := range files {
+				if _, err := f.Append(at, make([]byte, 100_000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			at += 100_000
+			errs, _ := d.SyncFiles(files)
+			for i, err := range errs {
+				if err != nil {
+					t.Errorf("file %d: %v", i, err)
+				}
 			}
 		}
-		errs, _ := d.SyncFiles(files)
-		for i, err := range errs {
-			if err != nil {
-				t.Errorf("file %d: %v", i, err)
-			}
-		}
+		after, _ := looptest.Written(t, device)
+		fewest = min(fewest, after-before)
 	}
-	after, _ := looptest.Written(t, device)
-	if n := after - before; n < seconds || float64(n) > most*seconds {
-		t.Errorf("%d flushes of the disk in %d steps, want at least one and at most %v each", n, seconds, most)
+	if fewest < seconds || float64(fewest) > most*seconds {
+		t.Errorf("%d flushes of the disk in %d steps, want at least one and at most %v each", fewest, seconds, most)
 	}
 }
 
